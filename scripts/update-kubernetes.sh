@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Pins the Kubernetes libraries to one version: update-kubernetes.sh v1.36.3
+#
+# k8s.io/kubernetes asks for its staging modules at v0.0.0 and replaces them with
+# folders of its own tree; whoever imports it has to replace them too. The list is
+# read from the go.mod of that very version, so none is ever missing or left over.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=${1:?usage: update-kubernetes.sh v1.MINOR.PATCH}
+staging=v0${version#v1}
+
+gomod=$(go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/^\t"GoMod": "\(.*\)",\?$/\1/p')
+modules=$(sed -n 's#^\t\(k8s.io/[a-z-]*\) => ./staging.*#\1#p' "$gomod")
+
+edits=(-require "k8s.io/kubernetes@$version")
+for module in $(sed -n 's#^\t\(k8s.io/[a-z-]*\) => .*#\1#p' go.mod); do
+	edits+=(-dropreplace "$module")
+done
+for module in $modules; do
+	edits+=(-replace "$module=$module@$staging")
+done
+go mod edit "${edits[@]}"
+go mod tidy
