@@ -1,0 +1,60 @@
+# everynode: `sudo make up` runs it on this machine, `sudo make test` proves it.
+
+DATA_DIR ?= /var/lib/everynode
+GO       ?= go
+
+# One set of build flags everywhere, so that build, test and lint share one cache.
+export GOFLAGS := -trimpath -buildvcs=false
+export CGO_ENABLED := 0
+
+KUBERNETES := v1.36.3
+VERSION    := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT     := $(shell git rev-parse HEAD 2>/dev/null)
+STAMP      := -X k8s.io/component-base/version
+LDFLAGS    := -X github.com/everynode/everynode/internal/cli.version=$(VERSION) \
+	$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36 $(STAMP).gitCommit=$(COMMIT) $(STAMP).gitTreeState=clean
+STRIP      := -s -w
+
+.PHONY: help build up down test lint unit e2e bench packages toolchain clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: packages build ## run everynode here and put node-exporter on every node (as root)
+	@DATA_DIR=$(DATA_DIR) scripts/up.sh
+
+down: ## stop it and leave nothing running; the data stays (as root)
+	@bin/everynode down --data-dir $(DATA_DIR)
+
+build: toolchain ## build bin/everynode
+	@$(GO) build -ldflags "$(STRIP) $(LDFLAGS)" -o bin/everynode ./cmd/everynode
+
+test: packages build bin/kubectl lint unit e2e ## lint, unit tests and end-to-end tests (as root)
+
+lint: toolchain ## the linters of .golangci.yml
+	@echo "lint: golangci-lint (its first build takes some minutes)"
+	@$(GO) tool -modfile=tools/lint/go.mod golangci-lint run ./...
+
+unit: toolchain ## unit tests; objects from caches are checked for mutation
+	KUBE_CACHE_MUTATION_DETECTOR=true $(GO) test -ldflags "$(LDFLAGS)" -timeout 20m ./...
+
+e2e: build bin/kubectl ## the real binary, containerd and kubectl, several nodes (as root)
+	$(GO) test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
+
+bench: packages build bin/kubectl ## speed and size: machines, server, agent (as root)
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/decide/... ./internal/controllers/...
+	$(GO) test -tags e2e -count=1 -run '^$$' -bench . -benchtime 10x -timeout 30m ./test/e2e/...
+
+# The stock kubectl of the pinned version: users bring their own, and it must work.
+bin/kubectl: go.mod | toolchain
+	$(GO) build -ldflags "$(STRIP) $(subst +everynode,,$(LDFLAGS))" -o $@ k8s.io/kubernetes/cmd/kubectl
+
+packages: ## install what is missing of containerd, runc, CNI plugins, iptables
+	@scripts/packages.sh
+
+toolchain:
+	@command -v $(GO) >/dev/null || { echo "make: Go is missing: install Go 1.26 or later (https://go.dev/dl) and put it on PATH" >&2; exit 1; }
+
+clean:
+	rm -rf bin
