@@ -1,0 +1,118 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/everynode/everynode/internal/agent/objects"
+	"github.com/everynode/everynode/internal/agent/volumes"
+)
+
+// Volumes makes the volumes of pods. *volumes.Manager is the real one.
+type Volumes interface {
+	Setup(ctx context.Context, pod *corev1.Pod, f volumes.Facts) (map[string]volumes.Volume, error)
+	Update(pod *corev1.Pod)
+	Mounts(pod *corev1.Pod, c *corev1.Container, vols map[string]volumes.Volume, expand func(string) string) ([]*runtimeapi.Mount, func(), error)
+	Teardown(ctx context.Context, uid types.UID) error
+	Orphans(known func(types.UID) bool)
+}
+
+// Options of a Manager. Fields without a comment on their default are required.
+type Options struct {
+	// NodeName is the name under which the pods are bound.
+	NodeName string
+	// RootDir is the folder of the pods' own files, D/pods: RootDir/UID.
+	RootDir string
+	// LogDir is where container logs go. Default /var/log/pods.
+	LogDir string
+	// LogLinkDir gets the symlinks NAME_NS_CONTAINER-ID.log. Default /var/log/containers.
+	LogLinkDir string
+	// CgroupRoot is the cgroup under which pods live, such as /everynode-NODENAME.
+	CgroupRoot string
+	// Endpoint of the runtime, for containerd's event stream. Empty: lists only.
+	Endpoint string
+
+	Client  kubernetes.Interface
+	Runtime internalapi.RuntimeService
+	Images  internalapi.ImageManagerService
+	Volumes Volumes
+	Objects objects.Source
+	// Services are those whose variables containers get. Default: none.
+	Services func() []*corev1.Service
+	// NodeFacts are this node's name, addresses and allocatable resources.
+	NodeFacts func() volumes.Facts
+	// DNS is the resolver configuration of a pod. Default: the runtime's own.
+	DNS func(*corev1.Pod) (*runtimeapi.DNSConfig, error)
+	// Recorder gets the pods' events. Default: none are recorded.
+	Recorder record.EventRecorder
+	// NetworkReady says why pods that need the pod network cannot start yet.
+	// Default: it is always ready.
+	NetworkReady func() error
+	// RuntimeHandler translates a RuntimeClass into the runtime's handler.
+	// Default: the class's name is taken for the handler.
+	RuntimeHandler func(class string) (string, error)
+	// MaxStarts bounds the sandboxes being made at once. Default 15.
+	MaxStarts int
+	// MaxPulls bounds the images being pulled at once. Default 4.
+	MaxPulls int
+	// Relist is the interval of full lists of the runtime's containers where no
+	// event stream stands. Default 1 s; ten times that where one stands.
+	Relist time.Duration
+}
+
+// Validate fills in defaults and reports the first required option that is missing.
+func (o *Options) Validate() error {
+	o.setDefaults()
+	switch {
+	case o.NodeName == "":
+		return errors.New("pods: NodeName is not set")
+	case o.RootDir == "":
+		return errors.New("pods: RootDir is not set: it must name the folder of the pods' files")
+	case o.CgroupRoot == "":
+		return errors.New("pods: CgroupRoot is not set: it must name the parent of the pods' cgroups")
+	case o.Client == nil, o.Runtime == nil, o.Images == nil, o.Volumes == nil, o.Objects == nil, o.NodeFacts == nil:
+		return errors.New("pods: Client, Runtime, Images, Volumes, Objects and NodeFacts must be set")
+	}
+	return nil
+}
+
+func (o *Options) setDefaults() {
+	if o.LogDir == "" {
+		o.LogDir = "/var/log/pods"
+	}
+	if o.LogLinkDir == "" {
+		o.LogLinkDir = "/var/log/containers"
+	}
+	if o.Services == nil {
+		o.Services = func() []*corev1.Service { return nil }
+	}
+	if o.DNS == nil {
+		o.DNS = func(*corev1.Pod) (*runtimeapi.DNSConfig, error) { return nil, nil }
+	}
+	if o.Recorder == nil {
+		o.Recorder = &record.FakeRecorder{}
+	}
+	if o.NetworkReady == nil {
+		o.NetworkReady = func() error { return nil }
+	}
+	if o.RuntimeHandler == nil {
+		o.RuntimeHandler = func(class string) (string, error) { return class, nil }
+	}
+	if o.MaxStarts == 0 {
+		o.MaxStarts = 15
+	}
+	if o.MaxPulls == 0 {
+		o.MaxPulls = 4
+	}
+	if o.Relist == 0 {
+		o.Relist = time.Second
+	}
+}
