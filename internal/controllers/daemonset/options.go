@@ -1,0 +1,60 @@
+package daemonset
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+)
+
+// Options say what a Controller works with.
+type Options struct {
+	// Client reads live objects, patches owners and writes ControllerRevisions. Required.
+	Client kubernetes.Interface
+	// Informers is the factory whose DaemonSet, Pod, Node and ControllerRevision informers are
+	// watched; whoever made it starts it, before or after Run. Required.
+	Informers informers.SharedInformerFactory
+	// Writer performs pod and status writes. Default: ClientWriter{Client}.
+	Writer Writer
+	// Recorder takes the events that users see in kubectl describe. Default: events are dropped.
+	Recorder record.EventRecorder
+	// Parallelism bounds the writes in flight at any moment. Default 64.
+	Parallelism int
+	// UnseenAfter is how long one of our own writes may stay unseen by the informers before it is
+	// looked up. Default 10s.
+	UnseenAfter time.Duration
+}
+
+// Validate says which required option is missing or out of range.
+func (o *Options) Validate() error {
+	switch {
+	case o.Client == nil:
+		return fmt.Errorf("daemonset controller: Client is required")
+	case o.Informers == nil:
+		return fmt.Errorf("daemonset controller: Informers is required")
+	case o.Parallelism < 0 || o.Parallelism > 4096:
+		return fmt.Errorf("daemonset controller: Parallelism is %d, want 1 to 4096 (0: the default)", o.Parallelism)
+	case o.UnseenAfter < 0:
+		return fmt.Errorf("daemonset controller: UnseenAfter is %v, want a positive duration (0: the default)", o.UnseenAfter)
+	}
+	return nil
+}
+
+// withDefaults returns o with every optional field set.
+func (o Options) withDefaults() Options {
+	if o.Writer == nil {
+		o.Writer = ClientWriter{Client: o.Client}
+	}
+	if o.Recorder == nil {
+		o.Recorder = &record.FakeRecorder{} // no channel: drops
+	}
+	if o.Parallelism == 0 {
+		o.Parallelism = 64
+	}
+	if o.UnseenAfter == 0 {
+		o.UnseenAfter = 10 * time.Second
+	}
+	return o
+}
