@@ -26,7 +26,8 @@ var layers = [][]string{
 	{"cli"},
 	{"apiserver", "controllers", "scheduler", "agent", "console", "sim"},
 	{"explain", "store"},
-	{"decide"},
+	{"decide", "jointoken"},
+	{"atomicfile"},
 }
 
 // kubernetesImporters are the only rooms that may import k8s.io/kubernetes.
