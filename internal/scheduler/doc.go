@@ -1,0 +1,16 @@
+// Package scheduler places the pods that name no node, by running upstream's kube-scheduler inside
+// the server: its default profile, its queue and back-off, its preemption, its events.
+//
+// Daemon pods that are created already bound never pass here. The two share what a node has room
+// for through the API alone: the scheduler counts every bound pod it sees.
+//
+// Called by internal/cli, once per term of leadership, on the informers of internal/controllers.
+// It serves no HTTP and elects no leader. Three things differ from the kube-scheduler command:
+//
+//   - Its pod informer is the shared one, seen through a filter that hides ended pods ([view]); the
+//     command opens an informer of its own with a field selector instead.
+//   - Kinds that the server does not serve (those of dynamic resource allocation, whose feature
+//     gate is locked on since 1.35) must be empty informers in the given factory; a pod that asks
+//     for a resource claim then stays pending with a FailedScheduling event that says so.
+//   - No feature gate needs to be changed, and none is.
+package scheduler
