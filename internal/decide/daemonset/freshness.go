@@ -1,0 +1,134 @@
+package daemonset
+
+import (
+	"time"
+
+	"github.com/everynode/everynode/internal/decide/placement"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The delays before a failed write is tried again for the same slot.
+const (
+	firstRetry = 20 * time.Millisecond
+	maxRetry   = time.Minute
+)
+
+// fresh says whether the slot's facts show all our own creates, so that it may be decided. A create or delete
+// that stays unseen for long is asked about: the watch may have skipped over a pod that came and went.
+func (s *Set) fresh(sl *slot, now time.Time, a *Actions) bool {
+	for _, p := range sl.pods {
+		if p.askedAt.IsZero() || p.terminating {
+			continue
+		}
+		if at := p.askedAt.Add(s.unseen); now.Before(at) {
+			s.wake(sl, at)
+			continue
+		}
+		p.askedAt = now
+		s.wake(sl, now.Add(s.unseen))
+		a.Checks = append(a.Checks, Check{Node: sl.name, Name: p.name, UID: p.uid})
+	}
+	pr := sl.promise
+	if pr == nil {
+		return true
+	}
+	if at := pr.since.Add(s.unseen); now.Before(at) {
+		s.wake(sl, at)
+		return false
+	}
+	pr.since = now
+	s.wake(sl, now.Add(s.unseen))
+	a.Checks = append(a.Checks, Check{Node: sl.name, Name: pr.name, UID: pr.uid})
+	return false
+}
+
+// Created reports that a create worked, or met AlreadyExists on a pod of this DaemonSet for this node. The slot
+// stays closed until the pod is seen.
+func (s *Set) Created(name string, uid types.UID) {
+	s.slow.worked()
+	if sl := s.promised[name]; sl != nil {
+		sl.promise.uid, sl.retries = uid, 0
+	}
+}
+
+// CreateFailed reports that a create did not work, as far as is known: it is tried again under the same name
+// after a delay. taken says that the name belongs to something else, so that another is tried, at once.
+func (s *Set) CreateFailed(name string, taken bool, now time.Time) {
+	sl := s.promised[name]
+	if sl == nil { // it did work: the pod was seen before the answer came
+		s.slow.worked()
+		return
+	}
+	if taken {
+		s.slow.worked()
+		sl.attempt++
+	} else {
+		s.slow.failed(sl.promise.epoch, now)
+		s.retryLater(sl, now)
+	}
+	s.breakPromise(sl)
+}
+
+// DeleteFailed reports that a delete did not work, or that it is not known whether it did: it is asked for
+// again after a delay.
+func (s *Set) DeleteFailed(name string, uid types.UID, now time.Time) {
+	if p := s.pods[name]; p != nil && p.uid == uid {
+		p.askedAt = time.Time{}
+		s.retryLater(p.slot, now)
+		s.change(p.slot)
+	}
+}
+
+// Gone reports, after a Check, that no such pod exists. Facts about it that still come are ignored.
+func (s *Set) Gone(name string, uid types.UID) {
+	if sl := s.promised[name]; sl != nil && (sl.promise.uid == uid || sl.promise.uid == "") {
+		s.breakPromise(sl)
+	}
+	if p := s.pods[name]; p != nil && uid != "" && p.uid == uid {
+		s.buried[uid] = true
+		s.detach(p)
+	}
+}
+
+// Found reports, after a Check, that the pod exists and whether it is going. One that should go and does not is
+// deleted again.
+func (s *Set) Found(name string, uid types.UID, terminating bool) {
+	if sl := s.promised[name]; sl != nil {
+		sl.promise.uid = uid
+	}
+	if p := s.pods[name]; p != nil && p.uid == uid && !terminating {
+		p.askedAt = time.Time{}
+		s.change(p.slot)
+	}
+}
+
+// keepPromise ends the slot's promise: the pod was seen. Its entry in the ledger is the pod's now.
+func (s *Set) keepPromise(sl *slot) {
+	delete(s.promised, sl.promise.name)
+	sl.promise, sl.retries = nil, 0
+	s.change(sl)
+}
+
+// breakPromise ends the slot's promise without a pod, and gives back its room.
+func (s *Set) breakPromise(sl *slot) {
+	if sl.promise.bound && s.ledger != nil {
+		s.ledger.Remove(placement.PodKey(s.spec.namespace, sl.promise.name))
+	}
+	delete(s.promised, sl.promise.name)
+	sl.promise = nil
+	s.change(sl)
+}
+
+// retryLater doubles the slot's delay.
+func (s *Set) retryLater(sl *slot, now time.Time) {
+	sl.retryAt = now.Add(doubled(firstRetry, sl.retries, maxRetry))
+	sl.retries++
+}
+
+// doubled returns first, doubled n times, but no more than most.
+func doubled(first time.Duration, n int32, most time.Duration) time.Duration {
+	if n > 30 {
+		return most
+	}
+	return min(first<<n, most)
+}
