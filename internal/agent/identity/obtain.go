@@ -1,0 +1,156 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/certificate"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/atomicfile"
+	"github.com/everynode/everynode/internal/jointoken"
+)
+
+const (
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 10 * time.Second
+	// repeatNote is how often a log line that has not changed is written again.
+	repeatNote = time.Minute
+)
+
+// Obtain returns the node's identity: the one on disk if it is good, or a new one for which it joins. It waits as
+// long as waiting may help, and ends with ctx.
+func Obtain(ctx context.Context, o Options) (*Identity, error) {
+	return obtain(ctx, o, func(c *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(c) })
+}
+
+func obtain(ctx context.Context, o Options, client func(*rest.Config) (kubernetes.Interface, error)) (*Identity, error) {
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("node identity: %w", err)
+	}
+	if err := atomicfile.Dir(o.Dir); err != nil {
+		return nil, fmt.Errorf("prepare the directory of the node's identity: %w", err)
+	}
+	if err := atomicfile.Sweep(o.Dir); err != nil {
+		return nil, fmt.Errorf("clean the directory of the node's identity: %w", err)
+	}
+	j := &joiner{Options: &o, client: client}
+	var note note
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		err := j.try(ctx)
+		switch {
+		case err == nil:
+			return load(&o)
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, ctx.Err())
+		case errors.As(err, &hopeless{}):
+			return nil, fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, err)
+		}
+		note.log(ctx, err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// try makes sure once that there is a good identity on disk.
+func (j *joiner) try(ctx context.Context) error {
+	good, err := j.stored(ctx)
+	if err != nil || good {
+		return err
+	}
+	if j.TokenFile == "" {
+		return hopelessf("this machine has no valid identity in %s: give it the server's join token with --token-file", j.Dir)
+	}
+	t, err := j.readToken()
+	if err != nil {
+		return err
+	}
+	if t == nil {
+		return fmt.Errorf("there is no join token in %s yet: copy the server's join-token file there", j.TokenFile)
+	}
+	if *t != j.token {
+		j.token, j.refused = *t, time.Time{}
+	}
+	if err := j.join(ctx); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("joined", "server", j.Server, "node", j.NodeName)
+	return nil
+}
+
+// stored says whether the identity on disk can be used as it is.
+func (j *joiner) stored(ctx context.Context) (bool, error) {
+	ca, err := readIfThere(j.path(caFile))
+	if err != nil {
+		return false, hopelessf("read the node's identity: %w", err)
+	}
+	pair, err := pairFile(j.path(clientFile)).Current()
+	if none := (*certificate.NoCertKeyError)(nil); ca == nil || errors.As(err, &none) {
+		return false, nil
+	}
+	if err != nil {
+		return false, hopelessf("the node's identity is unusable (%w): remove %s and join again", err, j.Dir)
+	}
+	hash, err := jointoken.HashCA(ca)
+	if err != nil {
+		return false, hopelessf("%s is unusable (%w): remove %s and join again", j.path(caFile), err, j.Dir)
+	}
+	if moved, err := j.movedFrom(ctx, hash); err != nil || moved {
+		return false, err
+	}
+	if got := pair.Leaf.Subject.CommonName; got != "system:node:"+j.NodeName {
+		return false, hopelessf("%s holds the identity of %s, not of node %s: start with that name, or remove the directory to join under the new one", j.Dir, got, j.NodeName)
+	}
+	now := time.Now()
+	if now.Before(pair.Leaf.NotBefore) || now.After(pair.Leaf.NotAfter) {
+		// Either the certificate has run out, or this machine's clock is wrong: the server's clock tells.
+		_, err := contact(ctx, j.Server, hash)
+		return false, err
+	}
+	return true, removeIfThere(j.path(joinKeyFile))
+}
+
+// movedFrom says whether the token file is of another server than the identity: then the operator wants the node
+// there, or the server's data were reset, and the identity on disk is worth nothing any more.
+func (j *joiner) movedFrom(ctx context.Context, caHash string) (bool, error) {
+	if j.TokenFile == "" {
+		return false, nil
+	}
+	t, err := j.readToken()
+	if err != nil || t == nil || t.CAHash == caHash {
+		return false, nil //nolint:nilerr // the identity does without a token
+	}
+	klog.FromContext(ctx).Info("the join token is of another server than this node's identity: joining that one", "tokenFile", j.TokenFile)
+	if err := j.forget(); err != nil {
+		return false, hopelessf("forget the old identity: %w", err)
+	}
+	return true, nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return hopelessf("remove %s: %w", path, err)
+	}
+	return nil
+}
+
+// note logs what is waited for: once, and again from time to time.
+type note struct {
+	text string
+	at   time.Time
+}
+
+func (n *note) log(ctx context.Context, err error) {
+	if n.text == err.Error() && time.Since(n.at) < repeatNote {
+		return
+	}
+	n.text, n.at = err.Error(), time.Now()
+	klog.FromContext(ctx).Info("not joined yet; will keep trying", "reason", n.text)
+}
