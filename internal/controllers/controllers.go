@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/housekeeping"
+	"github.com/everynode/everynode/internal/controllers/join"
 	"github.com/everynode/everynode/internal/controllers/routes"
 )
 
@@ -25,7 +27,7 @@ import (
 type Options struct {
 	// Config reaches the API server with full rights (the server's loopback configuration).
 	Config *rest.Config
-	// Informers come from NewInformers, for this term of leadership. Run makes its own when nil.
+	// Informers come from NewInformers, for this term of leadership.
 	Informers informers.SharedInformerFactory
 	// Writer takes the DaemonSet controller's writes straight to the registries; nil writes
 	// through the API.
@@ -54,8 +56,8 @@ const (
 
 // Validate tells what is missing or wrong; the parts check what only they need.
 func (o *Options) Validate() error {
-	if o.Config == nil {
-		return errors.New("controllers: Config is missing: they reach the API server with it")
+	if o.Config == nil || o.Informers == nil {
+		return errors.New("controllers: Config or Informers are missing: they reach the API server through both")
 	}
 	if o.NodeCIDRMaskSize < 0 || o.NodeMonitorGracePeriod < 0 {
 		return errors.New("controllers: NodeCIDRMaskSize and NodeMonitorGracePeriod must not be negative")
@@ -87,13 +89,6 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o = o.withDefaults()
 	g, ctx := errgroup.WithContext(ctx)
-	if o.Informers == nil {
-		f, err := NewInformers(ctx, o.Config)
-		if err != nil {
-			return fmt.Errorf("controllers: %w", err)
-		}
-		o.Informers = f
-	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 
@@ -134,6 +129,10 @@ func construct(ctx context.Context, o Options, b record.EventBroadcaster) ([]par
 	if err != nil {
 		return nil, err
 	}
+	j, err := newJoin(o)
+	if err != nil {
+		return nil, err
+	}
 	r, err := routes.New(routes.Options{Client: client, Informers: o.Informers, ClusterCIDR: o.ClusterCIDR})
 	if err != nil {
 		return nil, err
@@ -149,6 +148,7 @@ func construct(ctx context.Context, o Options, b record.EventBroadcaster) ([]par
 	}
 	return []part{
 		{"daemonset", ds.Run},
+		{"join", j.Run},
 		{"routes", r.Run},
 		{"housekeeping", h.Run},
 	}, nil
@@ -164,6 +164,14 @@ func newDaemonSet(o Options, b record.EventBroadcaster) (*daemonset.Controller, 
 		Client: client, Informers: o.Informers, Writer: o.Writer,
 		Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}),
 	})
+}
+
+func newJoin(o Options) (*join.Approver, error) {
+	client, err := newClient(o.Config, "join-approver")
+	if err != nil {
+		return nil, err
+	}
+	return join.New(join.Options{Client: client, Informers: o.Informers, ServiceCIDR: o.ServiceCIDR})
 }
 
 // reportUnsynced says which caches keep the controllers from starting, should that last.
@@ -184,4 +192,15 @@ func reportUnsynced(ctx context.Context, f informers.SharedInformerFactory) {
 		}
 		klog.FromContext(ctx).Error(nil, "Controllers wait for caches that do not fill; does the server serve these kinds?", "kinds", late)
 	}
+}
+
+// newClient makes an unthrottled client that calls itself name.
+func newClient(c *rest.Config, name string) (kubernetes.Interface, error) {
+	cfg := rest.CopyConfig(c)
+	cfg.QPS, cfg.Burst, cfg.RateLimiter = -1, 0, nil
+	client, err := kubernetes.NewForConfig(rest.AddUserAgent(cfg, name))
+	if err != nil {
+		return nil, fmt.Errorf("client of %s: %w", name, err)
+	}
+	return client, nil
 }

@@ -1,22 +1,23 @@
 // Package controllers starts everything that only the leading server runs: our own controllers
 // (daemonset, join, routes) and upstream's (housekeeping), on one set of shared informers.
 //
-// [NewInformers] makes that set, once per term of leadership; the scheduler shares it. [Run] runs
-// the controllers until its context ends or one of them fails; a failure ends all, so that
-// election starts them anew from consistent lists instead of leaving a cluster half managed.
+// [NewInformers] makes that set, once per term of leadership, as a view of the API server's own
+// caches; the scheduler shares it. [Run] runs the controllers until its context ends or one of them
+// fails; a failure ends all, so that election starts them anew from consistent lists instead of
+// leaving a cluster half managed.
 //
 // Called by internal/cli under internal/controllers/election:
 //
-//	election.Run(ctx, client, identity, func(ctx context.Context) error {
-//		cfg := election.Fence(ctx, server.ClientConfig())
-//		informers, err := controllers.NewInformers(ctx, cfg)
+//	election.Run(ctx, client, identity, func(term context.Context) error {
+//		cfg := election.Fence(term, server.ClientConfig())
+//		informers, err := controllers.NewInformers(term, controllers.InformerOptions{
+//			Shared: server.Informers(), Life: ctx, Discovery: client.Discovery()})
 //		if err != nil {
 //			return err
 //		}
-//		defer informers.Shutdown() // after Wait: no cache outlives its term
-//		g, ctx := errgroup.WithContext(ctx)
-//		g.Go(func() error { return controllers.Run(ctx, controllers.Options{Config: cfg, Informers: informers, …}) })
-//		g.Go(func() error { return scheduler.Run(ctx, scheduler.Options{Config: cfg, Informers: informers}) })
+//		g, term := errgroup.WithContext(term)
+//		g.Go(func() error { return controllers.Run(term, controllers.Options{Config: cfg, Informers: informers, …}) })
+//		g.Go(func() error { return scheduler.Run(term, scheduler.Options{Config: cfg, Informers: informers}) })
 //		return g.Wait()
 //	})
 //

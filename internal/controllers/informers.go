@@ -3,130 +3,247 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"maps"
+	"reflect"
+	"sync"
+	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	resourcev1 "k8s.io/api/resource/v1"
-	storagev1 "k8s.io/api/storage/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
+	"k8s.io/client-go/informers/internalinterfaces"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/cache"
-
-	"time"
 )
 
-// NewInformers makes the informers which all led work shares. They are not started: each of its
-// users registers its handlers first, then calls Start (which may be called again).
+// Informers are the caches of one term of leadership. They are a view of a factory which lives
+// longer (the API server's own, so that each object is held in memory once), and differ from it in
+// two ways:
 //
-// Objects enter the caches without managedFields, which nobody reads there. Kinds that upstream's
-// code insists on watching but the server does not serve are empty informers; see optional.
-func NewInformers(ctx context.Context, c *rest.Config) (informers.SharedInformerFactory, error) {
-	client, err := newClient(c, "shared-informers")
+//   - Handlers registered through the view are removed when the term is over. Upstream's
+//     controllers never remove theirs; without that, a server that lost and regained the Lease
+//     would feed the controllers of all its terms.
+//   - A kind which the server does not serve is an informer that has synced with nothing.
+//     Upstream's controllers and scheduler watch some kinds unconditionally (StatefulSets,
+//     ReplicationControllers, those of dynamic resource allocation, whose feature gate is locked
+//     on since 1.35); a real informer of such a kind would never sync, and all who wait for it
+//     would wait forever.
+//
+// An object from an informer is read-only, and carries no managedFields.
+type Informers struct {
+	groups // the typed accessors, all of which end in InformerFor
+
+	shared informers.SharedInformerFactory
+	life   context.Context // the shared factory's
+	term   context.Context
+	served sets.Set[schema.GroupVersionKind]
+
+	mu      sync.Mutex
+	tracked map[cache.SharedIndexInformer]*termInformer // by the informer below
+	absent  map[reflect.Type]cache.SharedIndexInformer
+	running map[reflect.Type]bool // of absent
+}
+
+var _ informers.SharedInformerFactory = (*Informers)(nil)
+
+// InformerOptions say what the view is of, and for how long.
+type InformerOptions struct {
+	// Shared is the factory below; its informers run as long as Life, which must not end before the term.
+	Shared informers.SharedInformerFactory
+	Life   context.Context
+	// Discovery tells which kinds are served.
+	Discovery discovery.DiscoveryInterface
+}
+
+// NewInformers makes the informers of a term. They are not started: each of their users registers
+// its handlers first and then calls Start, which may be called again.
+func NewInformers(term context.Context, o InformerOptions) (*Informers, error) {
+	served, err := servedKinds(o.Discovery)
 	if err != nil {
 		return nil, err
 	}
-	served, err := servedResources(client.Discovery())
+	f := &Informers{
+		shared: o.Shared, life: o.Life, term: term, served: served,
+		tracked: map[cache.SharedIndexInformer]*termInformer{},
+		absent:  map[reflect.Type]cache.SharedIndexInformer{},
+		running: map[reflect.Type]bool{},
+	}
+	f.groups = groups{f}
+	context.AfterFunc(term, f.removeHandlers)
+	return f, nil
+}
+
+// InformerFor implements informers.SharedInformerFactory.
+func (f *Informers) InformerFor(obj runtime.Object, newFunc internalinterfaces.NewInformerFunc) cache.SharedIndexInformer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kind := reflect.TypeOf(obj)
+	if !f.serves(obj) {
+		if f.absent[kind] == nil {
+			f.absent[kind] = cache.NewSharedIndexInformer(emptySource{}, obj, 0,
+				cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+		}
+		return f.absent[kind]
+	}
+	return f.track(f.shared.InformerFor(obj, newFunc))
+}
+
+func (f *Informers) serves(obj runtime.Object) bool {
+	kinds, _, err := scheme.Scheme.ObjectKinds(obj)
+	return err == nil && len(kinds) > 0 && f.served.Has(kinds[0])
+}
+
+// ForResource implements informers.SharedInformerFactory.
+func (f *Informers) ForResource(r schema.GroupVersionResource) (informers.GenericInformer, error) {
+	g, err := f.shared.ForResource(r)
 	if err != nil {
 		return nil, err
 	}
-	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim))
-	for resource, o := range optional() {
-		if !served.Has(resource) {
-			f.InformerFor(o.object, emptyInformer(o))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return genericInformer{g, f.track(g.Informer())}, nil
+}
+
+// track wraps an informer of the shared factory, once. The caller holds mu.
+func (f *Informers) track(i cache.SharedIndexInformer) *termInformer {
+	if f.tracked[i] == nil {
+		f.tracked[i] = &termInformer{SharedIndexInformer: i}
+	}
+	return f.tracked[i]
+}
+
+type genericInformer struct {
+	informers.GenericInformer
+	informer *termInformer
+}
+
+func (g genericInformer) Informer() cache.SharedIndexInformer { return g.informer }
+
+// InformerName implements informers.SharedInformerFactory.
+func (f *Informers) InformerName() *cache.InformerName { return f.shared.InformerName() }
+
+// Start implements informers.SharedInformerFactory. The channel is of no account: what is shared
+// runs as long as the factory below, what is not as long as the term.
+func (f *Informers) Start(<-chan struct{}) {
+	f.shared.StartWithContext(f.life)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for kind, i := range f.absent {
+		if !f.running[kind] {
+			f.running[kind] = true
+			go i.RunWithContext(f.term)
 		}
 	}
-	return f, ctx.Err()
 }
 
-// optionalKind is a kind that may be absent from the server.
-type optionalKind struct {
-	object, list runtime.Object
+// StartWithContext implements informers.SharedInformerFactory; see Start.
+func (f *Informers) StartWithContext(ctx context.Context) { f.Start(ctx.Done()) }
+
+// Shutdown implements informers.SharedInformerFactory: it removes what the term added.
+func (f *Informers) Shutdown() { f.removeHandlers() }
+
+// WaitForCacheSync implements informers.SharedInformerFactory.
+func (f *Informers) WaitForCacheSync(stop <-chan struct{}) map[reflect.Type]bool {
+	return f.WaitForCacheSyncWithContext(wait.ContextForChannel(stop)).Synced
 }
 
-// optional lists the kinds which upstream's controllers or scheduler watch unconditionally, and
-// which the server need not serve. An informer of an absent kind would never sync, and all who
-// wait for it would wait forever; dynamic resource allocation, say, cannot be switched off any more.
-func optional() map[schema.GroupVersionResource]optionalKind {
-	return map[schema.GroupVersionResource]optionalKind{
-		corev1.SchemeGroupVersion.WithResource("replicationcontrollers"):  {&corev1.ReplicationController{}, &corev1.ReplicationControllerList{}},
-		appsv1.SchemeGroupVersion.WithResource("statefulsets"):            {&appsv1.StatefulSet{}, &appsv1.StatefulSetList{}},
-		resourcev1.SchemeGroupVersion.WithResource("resourceclaims"):      {&resourcev1.ResourceClaim{}, &resourcev1.ResourceClaimList{}},
-		resourcev1.SchemeGroupVersion.WithResource("resourceslices"):      {&resourcev1.ResourceSlice{}, &resourcev1.ResourceSliceList{}},
-		resourcev1.SchemeGroupVersion.WithResource("deviceclasses"):       {&resourcev1.DeviceClass{}, &resourcev1.DeviceClassList{}},
-		storagev1.SchemeGroupVersion.WithResource("csidrivers"):           {&storagev1.CSIDriver{}, &storagev1.CSIDriverList{}},
-		storagev1.SchemeGroupVersion.WithResource("csinodes"):             {&storagev1.CSINode{}, &storagev1.CSINodeList{}},
-		storagev1.SchemeGroupVersion.WithResource("csistoragecapacities"): {&storagev1.CSIStorageCapacity{}, &storagev1.CSIStorageCapacityList{}},
-		storagev1.SchemeGroupVersion.WithResource("volumeattachments"):    {&storagev1.VolumeAttachment{}, &storagev1.VolumeAttachmentList{}},
+// WaitForCacheSyncWithContext implements informers.SharedInformerFactory.
+func (f *Informers) WaitForCacheSyncWithContext(ctx context.Context) cache.SyncResult {
+	result := f.shared.WaitForCacheSyncWithContext(ctx)
+	f.mu.Lock()
+	absent := maps.Clone(f.absent)
+	f.mu.Unlock()
+	for kind, i := range absent {
+		cache.WaitFor(ctx, "", i.HasSyncedChecker())
+		result.Synced[kind] = i.HasSynced()
+	}
+	return result
+}
+
+func (f *Informers) removeHandlers() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.tracked {
+		t.removeHandlers()
 	}
 }
 
-// emptyInformer makes an informer that has synced with nothing, and asks no server.
-func emptyInformer(o optionalKind) func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer {
-	return func(kubernetes.Interface, time.Duration) cache.SharedIndexInformer {
-		return cache.NewSharedIndexInformer(emptySource{o.list}, o.object, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+// termInformer is a shared informer that remembers which handlers the term added.
+type termInformer struct {
+	cache.SharedIndexInformer
+
+	mu      sync.Mutex
+	over    bool
+	handles []cache.ResourceEventHandlerRegistration
+}
+
+func (t *termInformer) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	return t.keep(t.SharedIndexInformer.AddEventHandler(h))
+}
+
+func (t *termInformer) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler, d time.Duration) (cache.ResourceEventHandlerRegistration, error) {
+	return t.keep(t.SharedIndexInformer.AddEventHandlerWithResyncPeriod(h, d))
+}
+
+func (t *termInformer) AddEventHandlerWithOptions(h cache.ResourceEventHandler, o cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
+	return t.keep(t.SharedIndexInformer.AddEventHandlerWithOptions(h, o))
+}
+
+func (t *termInformer) keep(r cache.ResourceEventHandlerRegistration, err error) (cache.ResourceEventHandlerRegistration, error) {
+	if err != nil {
+		return nil, err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return r, t.RemoveEventHandler(r)
+	}
+	t.handles = append(t.handles, r)
+	return r, nil
+}
+
+func (t *termInformer) removeHandlers() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	for _, r := range t.handles {
+		_ = t.RemoveEventHandler(r) // fails for a handler of another informer only
+	}
+	t.handles = nil
 }
 
 // emptySource lists nothing, and watches without an event until stopped.
-type emptySource struct{ list runtime.Object }
+type emptySource struct{}
 
-func (s emptySource) List(metav1.ListOptions) (runtime.Object, error) {
-	list := s.list.DeepCopyObject()
-	l, err := meta.ListAccessor(list)
-	if err != nil {
-		return nil, err
-	}
-	l.SetResourceVersion("1")
-	return list, nil
+func (emptySource) List(metav1.ListOptions) (runtime.Object, error) {
+	return &metav1.List{ListMeta: metav1.ListMeta{ResourceVersion: "1"}}, nil
 }
 
-func (s emptySource) Watch(metav1.ListOptions) (watch.Interface, error) { return watch.NewFake(), nil }
+func (emptySource) Watch(metav1.ListOptions) (watch.Interface, error) { return watch.NewFake(), nil }
 
 // IsWatchListSemanticsUnSupported makes the reflector list instead of streaming the list.
-func (s emptySource) IsWatchListSemanticsUnSupported() bool { return true }
+func (emptySource) IsWatchListSemanticsUnSupported() bool { return true }
 
-// servedResources asks the server once what it serves.
-func servedResources(d discovery.DiscoveryInterface) (sets.Set[schema.GroupVersionResource], error) {
+// servedKinds asks the server once what it serves.
+func servedKinds(d discovery.DiscoveryInterface) (sets.Set[schema.GroupVersionKind], error) {
 	_, lists, err := d.ServerGroupsAndResources()
 	if err != nil {
-		return nil, fmt.Errorf("asking the API server which resources it serves: %w", err)
+		return nil, fmt.Errorf("asking the API server which kinds it serves: %w", err)
 	}
-	served := sets.New[schema.GroupVersionResource]()
+	served := sets.New[schema.GroupVersionKind]()
 	for _, l := range lists {
 		gv, err := schema.ParseGroupVersion(l.GroupVersion)
 		if err != nil {
 			return nil, fmt.Errorf("the API server announced group version %q: %w", l.GroupVersion, err)
 		}
 		for i := range l.APIResources {
-			served.Insert(gv.WithResource(l.APIResources[i].Name))
+			served.Insert(gv.WithKind(l.APIResources[i].Kind))
 		}
 	}
 	return served, nil
-}
-
-// trim drops managedFields before an object enters a cache.
-func trim(obj any) (any, error) {
-	if m, err := meta.Accessor(obj); err == nil && m.GetManagedFields() != nil {
-		m.SetManagedFields(nil)
-	}
-	return obj, nil
-}
-
-// newClient makes an unthrottled client that calls itself name.
-func newClient(c *rest.Config, name string) (kubernetes.Interface, error) {
-	cfg := rest.CopyConfig(c)
-	cfg.QPS, cfg.Burst, cfg.RateLimiter = -1, 0, nil
-	client, err := kubernetes.NewForConfig(rest.AddUserAgent(cfg, name))
-	if err != nil {
-		return nil, fmt.Errorf("client of %s: %w", name, err)
-	}
-	return client, nil
 }

@@ -30,9 +30,11 @@ const (
 	// RetryPeriod is the pause between two tries to acquire or renew.
 	RetryPeriod = 2 * time.Second
 
-	// slowStop is what is left for the led work to stop before anyone else may lead: the holder
-	// starts to renew RetryPeriod after the last time, and gives up RenewDeadline later.
-	slowStop = LeaseDuration - RenewDeadline - RetryPeriod
+	// leadWithoutRenewal is how long after its last renewal began a holder leads at most: it renews
+	// again after RetryPeriod, and tries for RenewDeadline.
+	leadWithoutRenewal = RetryPeriod + RenewDeadline
+	// slowStop is what is left for the led work to stop before anyone else may lead.
+	slowStop = LeaseDuration - leadWithoutRenewal
 	// releaseTimeout bounds the release of the Lease; the server may be going away.
 	releaseTimeout = 2 * time.Second
 
@@ -86,7 +88,9 @@ func term(ctx context.Context, client kubernetes.Interface, identity string, lea
 	t := &leadership{ctx: ctx, lead: lead, resign: resign}
 	defer context.AfterFunc(ctx, t.withdraw)()
 
-	elector, err := newElector(client, identity, t.start, logger)
+	t.overdue = time.AfterFunc(leadWithoutRenewal, t.depose)
+	defer t.overdue.Stop()
+	elector, err := newElector(watchedLock{lock(client, identity), t.renewed}, t.start, logger)
 	if err != nil {
 		return fmt.Errorf("leader election: %w", err)
 	}
@@ -98,9 +102,9 @@ func term(ctx context.Context, client kubernetes.Interface, identity string, lea
 
 // newElector leaves the release of the Lease to its caller: the elector would do it when the Lease
 // is lost too, before it ends the led work's context, and may block on the lost server meanwhile.
-func newElector(client kubernetes.Interface, identity string, start func(context.Context), logger klog.Logger) (*leaderelection.LeaderElector, error) {
+func newElector(l resourcelock.Interface, start func(context.Context), logger klog.Logger) (*leaderelection.LeaderElector, error) {
 	return leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock:          lock(client, identity),
+		Lock:          l,
 		LeaseDuration: LeaseDuration,
 		RenewDeadline: RenewDeadline,
 		RetryPeriod:   RetryPeriod,
@@ -109,7 +113,7 @@ func newElector(client kubernetes.Interface, identity string, start func(context
 			OnStartedLeading: start,
 			OnStoppedLeading: func() {},
 			OnNewLeader: func(holder string) {
-				if holder != identity {
+				if holder != l.Identity() {
 					logger.Info("Another server leads", "holder", holder)
 				}
 			},
@@ -139,9 +143,14 @@ type leadership struct {
 	lead   func(context.Context) error
 	resign context.CancelFunc
 
+	// overdue ends the led work when the Lease was not renewed in time, even if the elector is stuck
+	// in a request that hangs.
+	overdue *time.Timer
+
 	mu        sync.Mutex
 	withdrawn bool
-	ended     chan struct{} // nil until the work starts
+	stop      context.CancelFunc // ends the led work's context
+	ended     chan struct{}      // nil until the work starts
 	err       error
 }
 
@@ -153,12 +162,12 @@ func (t *leadership) start(held context.Context) {
 		t.mu.Unlock()
 		return
 	}
-	t.ended = make(chan struct{})
+	ctx, stop := context.WithCancel(t.ctx)
+	defer stop()
+	t.stop, t.ended = stop, make(chan struct{})
 	t.mu.Unlock()
 	defer close(t.ended)
 
-	ctx, stop := context.WithCancel(t.ctx)
-	defer stop()
 	defer context.AfterFunc(held, stop)()
 	err := t.lead(ctx)
 	if ctx.Err() == nil { // nobody asked it to end
@@ -166,6 +175,20 @@ func (t *leadership) start(held context.Context) {
 			err = errors.New("led work returned by itself")
 		}
 		t.err = err
+	}
+}
+
+// renewed puts the end of the term off; since is when the renewal began.
+func (t *leadership) renewed(since time.Time) {
+	t.overdue.Reset(time.Until(since.Add(leadWithoutRenewal)))
+}
+
+// depose ends the led work, if any. The elector, when it wakes up, finds that it has resigned.
+func (t *leadership) depose() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stop != nil {
+		t.stop()
 	}
 }
 
@@ -197,6 +220,29 @@ func (t *leadership) wait(logger klog.Logger) error {
 			logger.Error(nil, "Led work is still stopping; no new campaign before it has", "since", slowStop)
 		}
 	}
+}
+
+// watchedLock reports each time the Lease was written.
+type watchedLock struct {
+	resourcelock.Interface
+	renewed func(since time.Time)
+}
+
+func (l watchedLock) Create(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	return l.watch(func() error { return l.Interface.Create(ctx, r) })
+}
+
+func (l watchedLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	return l.watch(func() error { return l.Interface.Update(ctx, r) })
+}
+
+func (l watchedLock) watch(write func() error) error {
+	since := time.Now()
+	err := write()
+	if err == nil {
+		l.renewed(since)
+	}
+	return err
 }
 
 func lock(client kubernetes.Interface, identity string) resourcelock.Interface {

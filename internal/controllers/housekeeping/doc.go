@@ -14,8 +14,7 @@
 //
 // Two things are done otherwise than upstream does them, to stay small:
 //
-//   - Secrets and ConfigMaps are watched through field selectors (service account tokens,
-//     bootstrap tokens, kube-root-ca.crt); no controller holds all of them in full.
+//   - Of ConfigMaps only kube-root-ca.crt is watched; no controller holds all of them in full.
 //   - The garbage collector watches metadata, not whole objects, of every resource whose full
 //     objects are not cached anyway ([sharedResources]).
 package housekeeping

@@ -84,8 +84,8 @@ type environment struct {
 	clients  *clients
 	mapper   *restmapper.DeferredDiscoveryRESTMapper
 	metadata metadatainformer.SharedInformerFactory
-	// selected are informers of a part of a kind, by purpose; see narrow.
-	selected []informers.SharedInformerFactory
+	// own are informers which nobody else needs.
+	own []informers.SharedInformerFactory
 	// started is closed once the informers run; the garbage collector waits for it.
 	started chan struct{}
 }
@@ -139,7 +139,7 @@ func newEnvironment(o Options) (*environment, error) {
 func (s *Set) Run(ctx context.Context) error {
 	s.env.Informers.Start(ctx.Done())
 	s.env.metadata.Start(ctx.Done())
-	for _, f := range s.env.selected {
+	for _, f := range s.env.own {
 		f.Start(ctx.Done())
 	}
 	close(s.env.started)
@@ -157,7 +157,7 @@ func (s *Set) Run(ctx context.Context) error {
 	}
 	err := g.Wait()
 	s.env.metadata.Shutdown()
-	for _, f := range s.env.selected {
+	for _, f := range s.env.own {
 		f.Shutdown()
 	}
 	return err

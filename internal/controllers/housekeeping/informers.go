@@ -3,15 +3,15 @@ package housekeeping
 import (
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata/metadatainformer"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/kubernetes/pkg/controller/certificates/rootcacertpublisher"
 )
 
 // trim drops managedFields, which no controller reads, before an object enters a cache.
@@ -22,39 +22,35 @@ func trim(obj any) (any, error) {
 	return obj, nil
 }
 
-// narrow returns a factory of informers which hold only what the selector selects, for the
-// controllers that need a few objects of a kind of which there may be many and large ones.
-func (e *environment) narrow(name, namespace string, selector fields.Selector) (informers.SharedInformerFactory, error) {
-	client, err := e.clients.kubernetes(name)
-	if err != nil {
-		return nil, err
-	}
+// rootCAs is a factory whose ConfigMap informer holds upstream's kube-root-ca.crt of every namespace
+// and no other ConfigMap: there may be many, and large ones.
+func (e *environment) rootCAs(client kubernetes.Interface) informers.SharedInformerFactory {
 	f := informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithNamespace(namespace),
 		informers.WithTransform(trim),
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.FieldSelector = selector.String() }))
-	e.selected = append(e.selected, f)
-	return f, nil
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, rootcacertpublisher.RootCACertConfigMapName).String()
+		}))
+	e.own = append(e.own, f)
+	return f
 }
 
-func (e *environment) secretsOfType(name, namespace string, t corev1.SecretType) (informers.SharedInformerFactory, error) {
-	return e.narrow(name, namespace, fields.OneTermEqualSelector("type", string(t)))
-}
-
-// sharedResources are those whose full objects are in the shared informers anyway, because a
-// controller of ours, a row of the table or the scheduler reads them. Watching these a second time
-// for the garbage collector would cost more than sharing; of all others it watches the metadata.
+// sharedResources are those whose full objects are in the shared informers anyway, because the API
+// server's authentication, authorization and admission, a controller or the scheduler reads them.
+// Watching these a second time for the garbage collector would cost more than sharing; of all
+// others it watches the metadata.
 func sharedResources() sets.Set[schema.GroupResource] {
 	s := sets.New[schema.GroupResource]()
 	for group, resources := range map[string][]string{
-		"": {"endpoints", "namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes",
-			"pods", "serviceaccounts", "services"},
+		"": {"endpoints", "limitranges", "namespaces", "nodes", "persistentvolumeclaims", "persistentvolumes",
+			"pods", "secrets", "serviceaccounts", "services"},
 		"apps":                      {"controllerrevisions", "daemonsets", "deployments", "replicasets"},
 		"certificates.k8s.io":       {"certificatesigningrequests"},
 		"coordination.k8s.io":       {"leases"},
 		"discovery.k8s.io":          {"endpointslices"},
+		"node.k8s.io":               {"runtimeclasses"},
 		"policy":                    {"poddisruptionbudgets"},
-		"rbac.authorization.k8s.io": {"clusterroles"},
+		"rbac.authorization.k8s.io": {"clusterrolebindings", "clusterroles", "rolebindings", "roles"},
+		"scheduling.k8s.io":         {"priorityclasses"},
 		"storage.k8s.io":            {"csidrivers", "csinodes", "csistoragecapacities", "storageclasses", "volumeattachments"},
 	} {
 		for _, r := range resources {
@@ -90,8 +86,3 @@ func (g *garbageInformers) Start(stop <-chan struct{}) {
 	g.shared.Start(stop)
 	g.metadata.Start(stop)
 }
-
-// rootCAName is the ConfigMap which upstream's publisher keeps in every namespace.
-var rootCAName = fields.OneTermEqualSelector(metav1.ObjectNameField, "kube-root-ca.crt")
-
-var _ cache.TransformFunc = trim

@@ -8,14 +8,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	certificatesinformers "k8s.io/client-go/informers/certificates/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/scale"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
-	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/bootstrap"
 	"k8s.io/kubernetes/pkg/controller/certificates/cleaner"
@@ -158,8 +156,7 @@ func buildServiceAccounts(ctx context.Context, e *environment) (func(context.Con
 }
 
 func buildTokens(ctx context.Context, e *environment) (func(context.Context), error) {
-	const name = "service-account-tokens"
-	client, err := e.clients.kubernetes(name)
+	client, err := e.clients.kubernetes("service-account-tokens")
 	if err != nil {
 		return nil, err
 	}
@@ -175,12 +172,8 @@ func buildTokens(ctx context.Context, e *environment) (func(context.Context), er
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := e.secretsOfType(name, metav1.NamespaceAll, corev1.SecretTypeServiceAccountToken)
-	if err != nil {
-		return nil, err
-	}
 	c, err := serviceaccount.NewTokensController(klog.FromContext(ctx), e.Informers.Core().V1().ServiceAccounts(),
-		secrets.Core().V1().Secrets(), client, serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: ca})
+		e.Informers.Core().V1().Secrets(), client, serviceaccount.TokensControllerOptions{TokenGenerator: generator, RootCA: ca})
 	if err != nil {
 		return nil, err
 	}
@@ -188,8 +181,7 @@ func buildTokens(ctx context.Context, e *environment) (func(context.Context), er
 }
 
 func buildRootCA(_ context.Context, e *environment) (func(context.Context), error) {
-	const name = "root-ca-publisher"
-	client, err := e.clients.kubernetes(name)
+	client, err := e.clients.kubernetes("root-ca-publisher")
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +189,7 @@ func buildRootCA(_ context.Context, e *environment) (func(context.Context), erro
 	if err != nil {
 		return nil, err
 	}
-	configMaps, err := e.narrow(name, metav1.NamespaceAll, rootCAName)
-	if err != nil {
-		return nil, err
-	}
-	c, err := rootcacertpublisher.NewPublisher(configMaps.Core().V1().ConfigMaps(), e.Informers.Core().V1().Namespaces(), client, ca)
+	c, err := rootcacertpublisher.NewPublisher(e.rootCAs(client).Core().V1().ConfigMaps(), e.Informers.Core().V1().Namespaces(), client, ca)
 	if err != nil {
 		return nil, err
 	}
@@ -400,16 +388,11 @@ func buildCertificateCleaner(_ context.Context, e *environment) (func(context.Co
 }
 
 func buildTokenCleaner(_ context.Context, e *environment) (func(context.Context), error) {
-	const name = "bootstrap-token-cleaner"
-	client, err := e.clients.kubernetes(name)
+	client, err := e.clients.kubernetes("bootstrap-token-cleaner")
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := e.secretsOfType(name, metav1.NamespaceSystem, bootstrapapi.SecretTypeBootstrapToken)
-	if err != nil {
-		return nil, err
-	}
-	c, err := bootstrap.NewTokenCleaner(client, secrets.Core().V1().Secrets(), bootstrap.DefaultTokenCleanerOptions())
+	c, err := bootstrap.NewTokenCleaner(client, e.Informers.Core().V1().Secrets(), bootstrap.DefaultTokenCleanerOptions())
 	if err != nil {
 		return nil, err
 	}
