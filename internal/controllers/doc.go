@@ -1,7 +1,7 @@
 // Package controllers starts everything that only the leading server runs: our own controllers
 // (daemonset, join, routes) and upstream's (housekeeping), on one set of shared informers.
 //
-// [NewInformers] makes that set, once per term of leadership, as a view of the API server's own
+// [ShareInformers] makes that set, once per term of leadership, as a view of the API server's own
 // caches; the scheduler shares it. [Run] runs the controllers until its context ends or one of them
 // fails; a failure ends all, so that election starts them anew from consistent lists instead of
 // leaving a cluster half managed.
@@ -10,8 +10,7 @@
 //
 //	election.Run(ctx, client, identity, func(term context.Context) error {
 //		cfg := election.Fence(term, server.ClientConfig())
-//		informers, err := controllers.NewInformers(term, controllers.InformerOptions{
-//			Shared: server.Informers(), Life: ctx, Discovery: client.Discovery()})
+//		informers, err := controllers.ShareInformers(term, ctx, server.Informers(), cfg)
 //		if err != nil {
 //			return err
 //		}

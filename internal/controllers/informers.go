@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/internalinterfaces"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -51,24 +53,35 @@ type Informers struct {
 
 var _ informers.SharedInformerFactory = (*Informers)(nil)
 
-// InformerOptions say what the view is of, and for how long.
-type InformerOptions struct {
-	// Shared is the factory below; its informers run as long as Life, which must not end before the term.
-	Shared informers.SharedInformerFactory
-	Life   context.Context
-	// Discovery tells which kinds are served.
-	Discovery discovery.DiscoveryInterface
+// NewInformers makes the informers of a term on a factory of their own, which ends with the term.
+// That is for a process which has no other caches.
+func NewInformers(term context.Context, c *rest.Config) (*Informers, error) {
+	client, err := newClient(c, "shared-informers")
+	if err != nil {
+		return nil, err
+	}
+	return share(term, term, informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim)), client.Discovery())
 }
 
-// NewInformers makes the informers of a term. They are not started: each of their users registers
-// its handlers first and then calls Start, which may be called again.
-func NewInformers(term context.Context, o InformerOptions) (*Informers, error) {
-	served, err := servedKinds(o.Discovery)
+// ShareInformers makes the informers of a term on a factory that others use too: the API server's.
+// Its informers run as long as life, which must last longer than the term.
+func ShareInformers(term, life context.Context, shared informers.SharedInformerFactory, c *rest.Config) (*Informers, error) {
+	client, err := newClient(c, "shared-informers")
+	if err != nil {
+		return nil, err
+	}
+	return share(term, life, shared, client.Discovery())
+}
+
+// share makes the view. Nothing is started: each user of the informers registers its handlers
+// first and then calls Start, which may be called again.
+func share(term, life context.Context, shared informers.SharedInformerFactory, d discovery.DiscoveryInterface) (*Informers, error) {
+	served, err := servedKinds(d)
 	if err != nil {
 		return nil, err
 	}
 	f := &Informers{
-		shared: o.Shared, life: o.Life, term: term, served: served,
+		shared: shared, life: life, term: term, served: served,
 		tracked: map[cache.SharedIndexInformer]*termInformer{},
 		absent:  map[reflect.Type]cache.SharedIndexInformer{},
 		running: map[reflect.Type]bool{},
@@ -144,8 +157,22 @@ func (f *Informers) Start(<-chan struct{}) {
 // StartWithContext implements informers.SharedInformerFactory; see Start.
 func (f *Informers) StartWithContext(ctx context.Context) { f.Start(ctx.Done()) }
 
-// Shutdown implements informers.SharedInformerFactory: it removes what the term added.
-func (f *Informers) Shutdown() { f.removeHandlers() }
+// Shutdown implements informers.SharedInformerFactory: it removes what the term added. It waits for
+// the informers to end if they are the term's own.
+func (f *Informers) Shutdown() {
+	f.removeHandlers()
+	if f.life == f.term {
+		f.shared.Shutdown()
+	}
+}
+
+// trim drops managedFields, which nobody reads in a cache, before an object enters it.
+func trim(obj any) (any, error) {
+	if m, err := meta.Accessor(obj); err == nil && m.GetManagedFields() != nil {
+		m.SetManagedFields(nil)
+	}
+	return obj, nil
+}
 
 // WaitForCacheSync implements informers.SharedInformerFactory.
 func (f *Informers) WaitForCacheSync(stop <-chan struct{}) map[reflect.Type]bool {

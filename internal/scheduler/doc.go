@@ -7,7 +7,7 @@
 // Called by internal/cli, once per term of leadership, on the informers of internal/controllers.
 // It serves no HTTP and elects no leader. Three things differ from the kube-scheduler command:
 //
-//   - Its pod informer is the shared one, seen through a filter that hides ended pods ([view]); the
+//   - Its pod informer is the shared one, seen through a filter that hides ended pods (view); the
 //     command opens an informer of its own with a field selector instead.
 //   - Kinds that the server does not serve (those of dynamic resource allocation, whose feature
 //     gate is locked on since 1.35) must be empty informers in the given factory; a pod that asks
