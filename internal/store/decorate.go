@@ -31,10 +31,9 @@ func (b *Backend) Decorate(g generic.RESTOptionsGetter) generic.RESTOptionsGette
 	if !b.Embedded() {
 		return g
 	}
-	kc := &etcdk8s.Client{Client: b.client}
 	tracked := *b.client
-	tracked.KV = etcd3.NewETCDLatencyTracker(b.client.KV)
-	kc.Client = &tracked
+	tracked.KV = etcd3.NewETCDLatencyTracker(b.client.KV) // each request's time in etcd
+	kc := &etcdk8s.Client{Client: &tracked}
 	kc.Kubernetes = kc
 	return &inProcess{RESTOptionsGetter: g, client: kc, compactor: b.compactor}
 }

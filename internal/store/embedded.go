@@ -130,6 +130,7 @@ func (e *embedded) config(quota int64) *embed.Config {
 }
 
 func (e *embedded) close() {
+	e.log.closed.Store(true)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

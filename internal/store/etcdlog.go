@@ -2,11 +2,15 @@ package store
 
 import (
 	"errors"
+	"io"
+	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc/grpclog"
 	"k8s.io/klog/v2"
 )
 
@@ -17,12 +21,16 @@ type etcdLog struct {
 	failed chan struct{}
 	once   sync.Once
 	cause  error
+	closed atomic.Bool // from here on, closed sockets are no errors
 }
 
 func newEtcdLog() *etcdLog { return &etcdLog{failed: make(chan struct{})} }
 
 func (l *etcdLog) zap() *zap.Logger {
-	return zap.New(klogCore{zapcore.ErrorLevel}, zap.WithFatalHook(l), zap.WithPanicHook(l))
+	level := zap.LevelEnablerFunc(func(lvl zapcore.Level) bool {
+		return lvl > zapcore.ErrorLevel || lvl == zapcore.ErrorLevel && !l.closed.Load()
+	})
+	return zap.New(klogCore{level}, zap.WithFatalHook(l), zap.WithPanicHook(l))
 }
 
 // OnWrite is called for fatal and panic entries.
@@ -42,6 +50,12 @@ func (l *etcdLog) err() error {
 		return nil
 	}
 }
+
+// quietGRPC leaves gRPC its errors. Its warnings tell of every connection that an etcd client opens and drops while it
+// settles on an address, four times at each start.
+var quietGRPC = sync.OnceFunc(func() {
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, os.Stderr))
+})
 
 // klogCore is a zapcore.Core that writes to klog.
 type klogCore struct{ zapcore.LevelEnabler }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -20,10 +21,14 @@ func openExternal(ctx context.Context, o Options) (*Backend, error) {
 }
 
 func dial(ctx context.Context, o Options) (*clientv3.Client, error) {
+	timeout := dialTimeout
+	if end, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(end))
+	}
 	cfg := clientv3.Config{
 		Context:              context.WithoutCancel(ctx),
 		Endpoints:            o.Endpoints,
-		DialTimeout:          dialTimeout,
+		DialTimeout:          timeout,
 		DialKeepAliveTime:    keepaliveTime,
 		DialKeepAliveTimeout: keepaliveLimit,
 		DialOptions:          []grpc.DialOption{grpc.WithBlock()},
@@ -39,7 +44,7 @@ func dial(ctx context.Context, o Options) (*clientv3.Client, error) {
 	c, err := clientv3.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("store: no answer from etcd at %s within %s (%w): check that it runs, the addresses and the TLS files",
-			strings.Join(o.Endpoints, ", "), dialTimeout, err)
+			strings.Join(o.Endpoints, ", "), timeout.Round(time.Second), err)
 	}
 	return c, nil
 }

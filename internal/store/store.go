@@ -94,6 +94,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	quietGRPC()
 	if len(o.Endpoints) > 0 {
 		return openExternal(ctx, o)
 	}
@@ -157,6 +158,7 @@ func (b *Backend) Configure(c *storagebackend.Config) {
 	if b.Embedded() {
 		// Exactly one compactor may run for one etcd, or each would think the other's work its own: ours does.
 		c.CompactionInterval = 0
+		c.DBMetricPollInterval = 0 // Observe costs nothing
 	}
 }
 
