@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/endpoints/discovery"
-	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/features"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
@@ -22,12 +21,10 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
-	"k8s.io/apiserver/pkg/util/openapi"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
-	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
 	"k8s.io/kubernetes/pkg/kubeapiserver"
 
 	"github.com/everynode/everynode/internal/apiserver/direct"
@@ -179,16 +176,6 @@ func dropManagedFields(obj any) (any, error) {
 	return obj, nil
 }
 
-func (a *assembly) openAPI() error {
-	definitions := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(generatedopenapi.GetOpenAPIDefinitions)
-	namer := openapinamer.NewDefinitionNamer(legacyscheme.Scheme)
-	a.generic.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
-	a.generic.OpenAPIConfig.Info.Title = "Kubernetes"
-	a.generic.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)
-	a.generic.OpenAPIV3Config.Info.Title = "Kubernetes"
-	return nil
-}
-
 func (a *assembly) storage() error {
 	e := genericoptions.NewEtcdOptions(storagebackend.NewDefaultConfig(storagePrefix, nil))
 	a.options.Store.Configure(&e.StorageConfig)
@@ -208,6 +195,7 @@ func (a *assembly) storage() error {
 		return fmt.Errorf("storage: %w", err)
 	}
 	a.factory = f
+	a.options.Store.Observe()
 	a.generic.RESTOptionsGetter = a.options.Store.Decorate(a.generic.RESTOptionsGetter)
 	return nil
 }

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -82,6 +83,7 @@ type unpublished struct {
 	client  kubernetes.Interface
 	alone   bool
 	cleaned bool
+	stopped atomic.Bool
 }
 
 // ReconcileEndpoints is called by one goroutine, every endpointInterval.
@@ -103,13 +105,17 @@ func (u *unpublished) ReconcileEndpoints(name string, _ net.IP, _ []corev1.Endpo
 	return nil
 }
 
-// RemoveEndpoints says that there was none, which is how upstream's controller knows a clean start.
+// RemoveEndpoints finds none at the start, which is how upstream's controller knows that the last stop was clean, and
+// is content at the stop.
 func (u *unpublished) RemoveEndpoints(string, net.IP, []corev1.EndpointPort) error {
+	if u.stopped.Load() {
+		return nil
+	}
 	return storage.NewKeyNotFoundError("masterleases", 0)
 }
 
-// StopReconciling has nothing to stop.
-func (u *unpublished) StopReconciling() {}
+// StopReconciling tells a stop from a start.
+func (u *unpublished) StopReconciling() { u.stopped.Store(true) }
 
 // Destroy has nothing to clean up.
 func (u *unpublished) Destroy() {}

@@ -8,19 +8,16 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/component-helpers/auth/rbac/reconciliation"
 	"k8s.io/klog/v2"
+	schedulingapi "k8s.io/kubernetes/pkg/apis/scheduling/v1"
 	"k8s.io/kubernetes/pkg/controlplane/controller/systemnamespaces"
 	kubeoptions "k8s.io/kubernetes/pkg/kubeapiserver/options"
 	ipallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/ipallocator/controller"
 	portallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/portallocator/controller"
-	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
-	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 	"k8s.io/kubernetes/pkg/util/async"
 )
 
@@ -39,18 +36,9 @@ func systemNamespaces() []string {
 // hooks registers what runs when the server has begun to serve; /readyz waits for each to return.
 func (a *assembly) hooks() error {
 	add := a.server.AddPostStartHookOrDie
-	for _, p := range []genericapiserver.PostStartHookProvider{
-		rbacrest.RESTStorageProvider{Authorizer: a.generic.Authorization.Authorizer},
-		schedulingrest.RESTStorageProvider{},
-	} {
-		name, hook, err := p.PostStartHook()
-		if err != nil {
-			return err
-		}
-		add(name, hook)
-	}
-	add("everynode-roles", a.ensureRoles)
+	add("bootstrap-roles", a.ensureRoles)
 	add("system-namespaces", a.keepNamespaces)
+	add("system-priority-classes", a.ensurePriorityClasses)
 	add("repair-service-addresses", a.repairServiceAddresses)
 	return a.publish()
 }
@@ -104,40 +92,16 @@ func (a *assembly) repairServiceAddresses(h genericapiserver.PostStartHookContex
 	}
 }
 
-// ensureRoles creates what our own components may do beyond upstream's bootstrap roles.
-func (a *assembly) ensureRoles(h genericapiserver.PostStartHookContext) error {
-	return retry(h, func(context.Context) error {
-		for _, b := range ownBindings() {
-			_, err := (&reconciliation.ReconcileRoleBindingOptions{
-				RoleBinding: reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: &b},
-				Client:      reconciliation.ClusterRoleBindingClientAdapter{Client: a.client.RbacV1().ClusterRoleBindings()},
-				Confirm:     true,
-			}).Run()
-			if err != nil {
-				return fmt.Errorf("clusterrolebinding %s: %w", b.Name, err)
+// ensurePriorityClasses makes system-node-critical and system-cluster-critical.
+func (a *assembly) ensurePriorityClasses(h genericapiserver.PostStartHookContext) error {
+	return retry(h, func(ctx context.Context) error {
+		for _, c := range schedulingapi.SystemPriorityClasses() {
+			if _, err := a.client.SchedulingV1().PriorityClasses().Create(ctx, c, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+				return fmt.Errorf("priority class %s: %w", c.Name, err)
 			}
 		}
 		return nil
 	})
-}
-
-// ownBindings says who of ours has which of upstream's roles.
-func ownBindings() []rbacv1.ClusterRoleBinding {
-	bind := func(name, role, group string) rbacv1.ClusterRoleBinding {
-		return rbacv1.ClusterRoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: group}},
-		}
-	}
-	return []rbacv1.ClusterRoleBinding{
-		// The server itself, towards the agents' own API.
-		bind("everynode:kubelet-admins", "system:kubelet-api-admin", kubeletClientGroup),
-		// A machine with a join token may ask for a certificate and see whether it got it, and nothing else.
-		bind("everynode:node-bootstrappers", "system:node-bootstrapper", "system:bootstrappers:everynode"),
-		// A node may renew its own certificate.
-		bind("everynode:node-renewal", "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", "system:nodes"),
-	}
 }
 
 // retry calls f until it succeeds, the server stops, or hookTimeout passes.

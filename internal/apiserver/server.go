@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// drainTimeout bounds how long a stopping server waits for requests that are being answered.
-	drainTimeout = 2 * time.Second
+	// drainTimeout bounds how long a stopping server waits for connections; watches keep theirs until the end.
+	drainTimeout = time.Second
 	// stopTimeout bounds Run after its context ends, whatever upstream waits for.
 	stopTimeout = 4 * time.Second
 )
