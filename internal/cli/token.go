@@ -168,7 +168,7 @@ func newTokenRevoke(connect connector) *cobra.Command {
 				if err := tokens.Revoke(ctx, client, id); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "token revoked\n")
+				fmt.Fprintln(cmd.OutOrStdout(), "token revoked")
 			}
 			return nil
 		},

@@ -159,22 +159,26 @@ var cniPlugins = []string{"bridge", "host-local", "loopback", "portmap"}
 // FindTools looks for containerd, runc, iptables and the CNI plugins and says, for all that are
 // missing at once, which packages have them.
 func FindTools() (Tools, error) {
+	return findTools(append(filepath.SplitList(os.Getenv("PATH")), searchPath...), cniBinDirs)
+}
+
+func findTools(path, cniDirs []string) (Tools, error) {
 	var t Tools
 	var missing, packages []string
 	need := func(program, pkg string) string {
-		path, ok := lookPath(program)
+		found, ok := lookIn(path, program)
 		if !ok {
 			missing, packages = append(missing, program), append(packages, pkg)
 		}
-		return path
+		return found
 	}
 	t.Containerd = need("containerd", "containerd")
 	need("containerd-shim-runc-v2", "containerd")
 	t.Runc = need("runc", "runc")
 	need("iptables", "iptables")
-	if t.CNIBinDir = findCNI(cniBinDirs); t.CNIBinDir == "" {
+	if t.CNIBinDir = findCNI(cniDirs); t.CNIBinDir == "" {
 		missing = append(missing, fmt.Sprintf("the CNI plugins %s (in one of %s)",
-			strings.Join(cniPlugins, ", "), strings.Join(cniBinDirs, ", ")))
+			strings.Join(cniPlugins, ", "), strings.Join(cniDirs, ", ")))
 		packages = append(packages, "containernetworking-plugins")
 	}
 	if len(missing) > 0 {
@@ -184,8 +188,8 @@ func FindTools() (Tools, error) {
 	return t, nil
 }
 
-func lookPath(program string) (string, bool) {
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), searchPath...) {
+func lookIn(dirs []string, program string) (string, bool) {
+	for _, dir := range dirs {
 		path := filepath.Join(dir, program)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 && filepath.IsAbs(path) {
 			return path, true

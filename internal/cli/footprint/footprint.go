@@ -94,4 +94,3 @@ func textRanges(maps, exe string) ([]addressRange, error) {
 	}
 	return ranges, nil
 }
-

@@ -35,7 +35,7 @@ type Options struct {
 	AdvertiseAddress string
 
 	// EtcdEndpoints name an etcd cluster, as URLs; empty means one embedded in this process.
-	EtcdEndpoints                          []string
+	EtcdEndpoints                         []string
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
 
 	ClusterCIDR, ServiceCIDR string
