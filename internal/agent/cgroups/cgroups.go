@@ -1,0 +1,214 @@
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	ocgroups "github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/everynode/everynode/internal/decide/podlife"
+)
+
+// Tree is the part of the machine's cgroups that belongs to one node. A nil Tree
+// does nothing, for tests without root. It is safe for concurrent use.
+type Tree struct {
+	root string
+
+	mu sync.Mutex
+	// burstable holds the CPU requests (milli) of the burstable pods, whose sum
+	// weighs their common parent against guaranteed pods.
+	burstable map[types.UID]int64
+	prepared  bool
+}
+
+// New returns the tree below root, such as "/everynode-node1". Nothing is made yet.
+func New(root string) (*Tree, error) {
+	if !strings.HasPrefix(root, "/") || path.Clean(root) != root || root == "/" {
+		return nil, fmt.Errorf("cgroup parent %q must be a clean absolute path below the root, such as /everynode-NODENAME", root)
+	}
+	return &Tree{root: root, burstable: map[types.UID]int64{}}, nil
+}
+
+// Path is the cgroup of a pod, as the runtime wants it for cgroup_parent.
+func (t *Tree) Path(pod *corev1.Pod) string {
+	if t == nil {
+		return ""
+	}
+	return path.Join(t.class(podlife.QOS(pod)), "pod"+string(pod.UID))
+}
+
+func (t *Tree) class(q corev1.PodQOSClass) string {
+	switch q {
+	case corev1.PodQOSGuaranteed:
+		return t.root
+	case corev1.PodQOSBurstable:
+		return path.Join(t.root, "burstable")
+	}
+	return path.Join(t.root, "besteffort")
+}
+
+// Ensure makes the pod's cgroup with its limits and returns its path. It may be
+// called again for a pod that has one.
+func (t *Tree) Ensure(pod *corev1.Pod) (string, error) {
+	if t == nil {
+		return "", nil
+	}
+	if err := t.prepare(); err != nil {
+		return "", err
+	}
+	if err := t.weigh(pod); err != nil {
+		return "", err
+	}
+	p := t.Path(pod)
+	if err := apply(p, podResources(pod)); err != nil {
+		return "", fmt.Errorf("cgroup %s of pod %s/%s: %w", p, pod.Namespace, pod.Name, err)
+	}
+	return p, nil
+}
+
+// Remove removes the cgroup of a pod, whichever class it is in, and what is left
+// below it. It fails while processes live there. A pod without one is fine.
+func (t *Tree) Remove(uid types.UID) error {
+	if t == nil {
+		return nil
+	}
+	var errs []error
+	for _, class := range classes {
+		p := path.Join(t.class(class), "pod"+string(uid))
+		for _, dir := range hostDirs(p) {
+			if err := ocgroups.RemovePath(dir); err != nil {
+				errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
+			}
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, weighed := t.burstable[uid]; weighed && len(errs) == 0 {
+		delete(t.burstable, uid)
+		errs = append(errs, t.setBurstable())
+	}
+	return errors.Join(errs...)
+}
+
+var classes = []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort}
+
+// Pods are the UIDs of the pods that have a cgroup.
+func (t *Tree) Pods() []types.UID {
+	if t == nil {
+		return nil
+	}
+	seen := map[types.UID]bool{}
+	var uids []types.UID
+	for _, class := range classes {
+		for _, dir := range hostDirs(t.class(class)) {
+			entries, _ := os.ReadDir(dir)
+			for _, e := range entries {
+				uid, ok := strings.CutPrefix(e.Name(), "pod")
+				if ok && e.IsDir() && !seen[types.UID(uid)] {
+					seen[types.UID(uid)] = true
+					uids = append(uids, types.UID(uid))
+				}
+			}
+		}
+	}
+	return uids
+}
+
+// Destroy removes the whole tree. It fails while processes live there.
+func (t *Tree) Destroy() error {
+	if t == nil {
+		return nil
+	}
+	var errs []error
+	for _, dir := range hostDirs(t.root) {
+		errs = append(errs, ocgroups.RemovePath(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// prepare makes the parents once.
+func (t *Tree) prepare() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.prepared {
+		return nil
+	}
+	if err := apply(t.root, &ocgroups.Resources{SkipDevices: true}); err != nil {
+		return fmt.Errorf("cgroup %s of this node: %w", t.root, err)
+	}
+	if err := apply(t.class(corev1.PodQOSBestEffort), shares(minShares)); err != nil {
+		return fmt.Errorf("cgroup of best-effort pods: %w", err)
+	}
+	if err := t.setBurstable(); err != nil {
+		return err
+	}
+	t.prepared = true
+	return nil
+}
+
+// weigh counts a burstable pod's CPU request into the weight of their parent.
+func (t *Tree) weigh(pod *corev1.Pod) error {
+	if podlife.QOS(pod) != corev1.PodQOSBurstable {
+		return nil
+	}
+	cpu := podlife.Request(pod, corev1.ResourceCPU)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if old, known := t.burstable[pod.UID]; known && old == cpu.MilliValue() {
+		return nil
+	}
+	t.burstable[pod.UID] = cpu.MilliValue()
+	return t.setBurstable()
+}
+
+func (t *Tree) setBurstable() error {
+	var sum int64
+	for _, milli := range t.burstable {
+		sum += milli
+	}
+	if err := apply(t.class(corev1.PodQOSBurstable), shares(Shares(sum))); err != nil {
+		return fmt.Errorf("cgroup of burstable pods: %w", err)
+	}
+	return nil
+}
+
+// apply makes a cgroup and sets its limits.
+func apply(p string, r *ocgroups.Resources) error {
+	m, err := manager.New(&ocgroups.Cgroup{Path: p, Resources: r})
+	if err != nil {
+		return err
+	}
+	if err := m.Apply(-1); err != nil { // -1: make the folders, move no process
+		return err
+	}
+	return m.Set(r)
+}
+
+// hostDirs are the folders of a cgroup: one on v2, one a controller on v1.
+func hostDirs(p string) []string {
+	const mount = "/sys/fs/cgroup"
+	if ocgroups.IsCgroup2UnifiedMode() {
+		return existing(filepath.Join(mount, p))
+	}
+	entries, _ := os.ReadDir(mount)
+	var dirs []string
+	for _, e := range entries {
+		dirs = append(dirs, existing(filepath.Join(mount, e.Name(), p))...)
+	}
+	return dirs
+}
+
+func existing(dir string) []string {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return []string{dir}
+	}
+	return nil
+}
