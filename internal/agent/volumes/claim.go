@@ -1,0 +1,109 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/everynode/everynode/internal/agent/objects"
+)
+
+// claim finds the volume that a claim is bound to.
+func (m *Manager) claim(ctx context.Context, p *podVolumes, at layout, name, claimName string, readOnly bool) (Volume, error) {
+	source, ok := m.o.Objects.(objects.PersistentVolumes)
+	if !ok {
+		return Volume{}, errors.New("claims cannot be read here: use hostPath or emptyDir")
+	}
+	pvc, err := source.PersistentVolumeClaim(ctx, p.pod.Namespace, claimName)
+	if err != nil {
+		return Volume{}, err
+	}
+	if err := usable(pvc, p.pod, name); err != nil {
+		return Volume{}, fmt.Errorf("PersistentVolumeClaim %s/%s %w", pvc.Namespace, pvc.Name, err)
+	}
+	pv, err := source.PersistentVolume(ctx, pvc.Spec.VolumeName)
+	if err != nil {
+		return Volume{}, err
+	}
+	v, err := persistent(p, at, name, pv, pvc, readOnly)
+	if err != nil {
+		return Volume{}, fmt.Errorf("PersistentVolume %s %w", pv.Name, err)
+	}
+	return v, nil
+}
+
+// usable says why a claim cannot be mounted by a pod yet, or at all.
+func usable(pvc *corev1.PersistentVolumeClaim, pod *corev1.Pod, volume string) error {
+	switch {
+	case pvc.DeletionTimestamp != nil && !slices.Contains(pvc.Finalizers, "kubernetes.io/pvc-protection"):
+		return errors.New("is being deleted")
+	case pvc.Status.Phase != corev1.ClaimBound || pvc.Spec.VolumeName == "":
+		return fmt.Errorf("is not bound to a volume (%s): see its events", pvc.Status.Phase)
+	case ptr.Deref(pvc.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) != corev1.PersistentVolumeFilesystem:
+		return fmt.Errorf("has volumeMode %s; this agent mounts Filesystem only", *pvc.Spec.VolumeMode)
+	case ephemeral(&pod.Spec, volume) && !metav1.IsControlledBy(pvc, pod):
+		return errors.New("exists but was not made for this pod: delete or rename it")
+	}
+	return nil
+}
+
+func ephemeral(spec *corev1.PodSpec, volume string) bool {
+	for i := range spec.Volumes {
+		if spec.Volumes[i].Name == volume {
+			return spec.Volumes[i].Ephemeral != nil
+		}
+	}
+	return false
+}
+
+func persistent(p *podVolumes, at layout, name string, pv *corev1.PersistentVolume, pvc *corev1.PersistentVolumeClaim, readOnly bool) (Volume, error) {
+	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != pvc.UID {
+		return Volume{}, fmt.Errorf("is not bound to claim %s/%s", pvc.Namespace, pvc.Name)
+	}
+	switch {
+	case pv.Spec.HostPath != nil:
+		v, err := hostPath(pv.Spec.HostPath.Path, pv.Spec.HostPath.Type)
+		v.ReadOnly = readOnly
+		return v, err
+	case pv.Spec.Local != nil:
+		return local(p, at, name, pv.Spec.Local.Path, readOnly)
+	}
+	return Volume{}, errors.New("is of a kind that this agent cannot mount: local and hostPath volumes are supported")
+}
+
+// local hands out a folder that an administrator prepared.
+func local(p *podVolumes, at layout, name, path string, readOnly bool) (Volume, error) {
+	if slices.Contains(strings.Split(path, "/"), "..") {
+		return Volume{}, fmt.Errorf("has path %q, which must not contain ..", path)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Volume{}, fmt.Errorf("has no folder on this node: %w; create it, or check the volume's nodeAffinity", err)
+	}
+	if !info.IsDir() {
+		return Volume{}, fmt.Errorf("names %s, which is a %s; a folder is needed", path, kindOf(info.Mode()))
+	}
+	v := Volume{Path: path, ReadOnly: readOnly}
+	gid := fsGroup(p.pod)
+	if gid == nil || readOnly {
+		return v, nil
+	}
+	// Once a pod: going through all files again at each restart could take long.
+	if at.isReady(name) {
+		return v, nil
+	}
+	policy := p.pod.Spec.SecurityContext.FSGroupChangePolicy
+	if policy == nil || *policy != corev1.FSGroupChangeOnRootMismatch || !belongsToGroup(path, *gid) {
+		if err := giveToGroup(path, *gid, true); err != nil {
+			return Volume{}, err
+		}
+	}
+	return v, at.setReady(name)
+}
