@@ -339,7 +339,7 @@ func chunkNamed(name string) (int, bool) {
 		return 0, false
 	}
 	chunk, err := strconv.Atoi(number)
-	return chunk, err == nil && nameOf(chunk) == name
+	return chunk, err == nil && chunk >= 0 && nameOf(chunk) == name
 }
 
 // sleep waits for d and tells whether ctx still lasts.
