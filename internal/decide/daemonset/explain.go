@@ -100,3 +100,24 @@ func (s *Set) state(sl *slot, now time.Time) State {
 func (s *Set) Nodes() []string {
 	return slices.Sorted(maps.Keys(s.slots))
 }
+
+// Lacks says what a node lacks for one more pod of the set, by the ledger; nothing if the scheduler has to judge
+// in any case.
+func (s *Set) Lacks(node string) []placement.Reason {
+	if s.ledger == nil || len(s.spec.placement.NeedsScheduler()) > 0 {
+		return nil
+	}
+	return s.ledger.Explain(node, s.spec.placement.Demand())
+}
+
+// PodsOf returns the names of the set's pods that carry a revision hash, sorted. It costs O(pods).
+func (s *Set) PodsOf(revision string) []string {
+	var names []string
+	for name, p := range s.pods {
+		if p.revision == revision && !p.orphan {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
