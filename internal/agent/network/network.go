@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -77,6 +80,7 @@ type Network struct {
 	// the server can be reached without.
 	bridgePort string
 	wake       chan struct{}
+	listeners  []*listener
 
 	mu      sync.Mutex
 	want    desired
@@ -138,7 +142,7 @@ func (n *Network) Run(ctx context.Context) error {
 	defer tasks.Wait()
 	tasks.Go(func() { n.followRoutes(ctx) })
 	tasks.Go(func() { n.followServers(ctx) })
-	tasks.Go(func() { n.serveAPI(ctx) })
+	defer n.stopListeners()
 	n.keep(ctx)
 	return nil
 }
@@ -225,11 +229,13 @@ func (n *Network) apply(ctx context.Context) error {
 	n.mu.Lock()
 	want, applied := n.want, n.applied
 	n.mu.Unlock()
-	err := n.applyAddress(want, applied)
+	err := ensureServiceAddress(want.service)
 	if want.pods.IsValid() {
 		err = errors.Join(err, n.applyPods(ctx, want, applied))
-	} else {
-		err = errors.Join(err, errNoRange)
+	}
+	err = errors.Join(err, n.applyListeners(ctx, want))
+	if err == nil && !want.pods.IsValid() {
+		err = errNoRange
 	}
 	n.mu.Lock()
 	before := n.err
@@ -246,8 +252,6 @@ func (n *Network) apply(ctx context.Context) error {
 	}
 	return err
 }
-
-func (n *Network) applyAddress(want, _ desired) error { return ensureServiceAddress(want.service) }
 
 func (n *Network) applyPods(ctx context.Context, want, applied desired) error {
 	if err := ensureForwarding(); err != nil {
@@ -323,9 +327,9 @@ func (n *Network) followRoutes(ctx context.Context) {
 
 // followServers keeps the forwarder's list of live servers.
 func (n *Network) followServers(ctx context.Context) {
-	take := func(slices ...*discoveryv1.EndpointSlice) {
+	take := func(all ...*discoveryv1.EndpointSlice) {
 		var addresses []string
-		for _, slice := range slices {
+		for _, slice := range all {
 			addresses = append(addresses, endpoints(slice)...)
 		}
 		n.forwarder.setServers(addresses)
@@ -359,78 +363,62 @@ func endpoints(slice *discoveryv1.EndpointSlice) []string {
 	return out
 }
 
-// serveAPI listens for connections to the API server: at its ClusterIP, and, if the server listens
-// on loopback only, at the bridge's address, where pods reach it by the server's own port.
-func (n *Network) serveAPI(ctx context.Context) {
-	var listeners sync.WaitGroup
-	defer listeners.Wait()
-	listeners.Go(func() {
-		n.listen(ctx, func(d desired) string {
-			if !d.service.IsValid() {
-				return ""
-			}
-			return net.JoinHostPort(d.service.String(), "443")
-		})
-	})
-	if n.bridgePort == "" {
-		return
+// listener is one place where connections to the API server are taken.
+type listener struct {
+	address string
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+// applyListeners takes connections at the API's ClusterIP, and, if the server listens on loopback
+// only, at the bridge's address, where pods reach it by the server's own port. It moves with these
+// addresses, and belongs to the goroutine of keep.
+func (n *Network) applyListeners(ctx context.Context, want desired) error {
+	addresses := []string{net.JoinHostPort(want.service.String(), "443")}
+	if n.bridgePort != "" && want.pods.IsValid() {
+		addresses = append(addresses, net.JoinHostPort(gatewayOf(want.pods).String(), n.bridgePort))
 	}
-	listeners.Go(func() {
-		n.listen(ctx, func(d desired) string {
-			if !d.pods.IsValid() {
-				return ""
-			}
-			return net.JoinHostPort(gatewayOf(d.pods).String(), n.bridgePort)
-		})
+	n.listeners = slices.DeleteFunc(n.listeners, func(l *listener) bool {
+		if slices.Contains(addresses, l.address) {
+			return false
+		}
+		l.stop()
+		<-l.ended
+		return true
 	})
-}
-
-// listen forwards connections to the address that is wanted, and moves when another one is.
-func (n *Network) listen(ctx context.Context, address func(desired) string) {
-	var told string
-	for ctx.Err() == nil {
-		current := n.current(address)
-		if current == "" {
-			pause(ctx, retryFirst)
-			continue
+	var errs []error
+	for _, address := range addresses {
+		if !slices.ContainsFunc(n.listeners, func(l *listener) bool { return l.address == address }) {
+			errs = append(errs, n.listen(ctx, address))
 		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", current)
-		if err != nil {
-			// Its address may not be there yet; else somebody else listens.
-			if told != err.Error() && ctx.Err() == nil {
-				told = err.Error()
-				klog.FromContext(ctx).V(1).Info("Cannot listen for the API server yet", "address", current, "err", err)
-			}
-			pause(ctx, retryFirst)
-			continue
-		}
-		klog.FromContext(ctx).Info("Forwarding connections to the API server", "address", current)
-		n.serveWhile(ctx, l, func() bool { return n.current(address) == current })
 	}
+	return errors.Join(errs...)
 }
 
-func (n *Network) current(address func(desired) string) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return address(n.want)
-}
-
-// serveWhile serves until ctx ends or valid does not hold any more.
-func (n *Network) serveWhile(ctx context.Context, l net.Listener, valid func() bool) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (n *Network) listen(ctx context.Context, address string) error {
+	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", address)
+	if errors.Is(err, unix.EADDRINUSE) && n.bridgePort != "" && strings.HasSuffix(address, ":"+n.bridgePort) {
+		return nil // the server listens on all addresses itself
+	}
+	if err != nil {
+		return fmt.Errorf("pods will not reach the API server: %w", err)
+	}
+	klog.FromContext(ctx).Info("Forwarding connections to the API server", "address", address)
+	ctx, stop := context.WithCancel(ctx)
+	l := &listener{address: address, stop: stop, ended: make(chan struct{})}
+	n.listeners = append(n.listeners, l)
 	go func() {
-		defer cancel()
-		for valid() && ctx.Err() == nil {
-			pause(ctx, time.Second)
-		}
+		defer close(l.ended)
+		n.forwarder.serve(ctx, socket)
 	}()
-	n.forwarder.serve(ctx, l)
+	return nil
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
+// stopListeners ends all of them, and the connections they have taken.
+func (n *Network) stopListeners() {
+	for _, l := range n.listeners {
+		l.stop()
+		<-l.ended
 	}
+	n.listeners = nil
 }
