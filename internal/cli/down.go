@@ -111,7 +111,7 @@ func down(ctx context.Context, out io.Writer, l layout.Layout, purge bool) error
 // sweep removes what no process is needed for.
 func sweep(ctx context.Context, l layout.Layout) ([]string, error) {
 	removed, err := teardown.Sweep(l, nodeName(l))
-	return removed, errors.Join(err, network.Cleanup(ctx))
+	return removed, errors.Join(err, network.Cleanup(ctx, l.CNIConf()))
 }
 
 // nodeName is that of the last `up` here, or what it would be.

@@ -70,6 +70,9 @@ func (l Layout) PodLogRecord() string { return filepath.Join(l.DataDir, "pod-log
 // CNIConf is the directory that the agent writes its CNI configuration to and containerd reads.
 func (l Layout) CNIConf() string { return filepath.Join(l.DataDir, "cni", "net.d") }
 
+// CNILeases is where the addresses that pods have are written down.
+func (l Layout) CNILeases() string { return filepath.Join(l.DataDir, "cni", "ipam") }
+
 // Registry holds per-registry settings for containerd (HOST/hosts.toml).
 func (l Layout) Registry() string { return filepath.Join(l.DataDir, "registry") }
 

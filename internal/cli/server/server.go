@@ -30,7 +30,8 @@ const (
 	adminGroup = "system:masters"
 )
 
-// ledGrace is how long the controllers and the scheduler get to stop after the API server has.
+// ledGrace is how long the controllers and the scheduler get to stop, and to release the Lease,
+// before the API server does; together they stay within five seconds.
 const ledGrace = time.Second
 
 // Run is the server, from its options to the end of ctx. It stops within five seconds of that.
@@ -78,12 +79,15 @@ type controlPlane struct {
 	api      *apiserver.Server
 }
 
-// run runs the parts. The first one to fail ends all.
+// run runs the parts. The first one to fail ends all; at the end the API stops after what uses it,
+// so that the leader can still release its Lease.
 func (c *controlPlane) run(ctx context.Context) error {
+	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAPI()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.api.Run(ctx) })
+	group.Go(func() error { return c.api.Run(apiCtx) })
 	group.Go(func() error { c.bundle.Keep(ctx); return nil })
-	group.Go(func() error { return c.afterReady(ctx) })
+	group.Go(func() error { defer stopAPI(); return c.afterReady(ctx) })
 	return group.Wait()
 }
 
@@ -141,14 +145,11 @@ func (c *controlPlane) campaign(ctx context.Context, client kubernetes.Interface
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(drain + ledGrace):
+	case <-time.After(ledGrace):
 		klog.InfoS("Controllers did not stop in time; leaving anyway")
 		return nil
 	}
 }
-
-// drain is how long the API server itself may take to stop.
-const drain = 3 * time.Second
 
 // lead is one term of leadership.
 func (c *controlPlane) lead(ctx context.Context) error {

@@ -122,7 +122,7 @@ func TestServer(t *testing.T) {
 		t.Errorf("a second server on the same data: %v", err)
 	}
 	_, err = c.CoreV1().ConfigMaps("default").Patch(ctx, "kept", "application/apply-patch+yaml",
-		[]byte(`{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"v"}}`), metav1.PatchOptions{FieldManager: "test"})
+		[]byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kept"},"data":{"k":"v"}}`), metav1.PatchOptions{FieldManager: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestServer(t *testing.T) {
 	}
 	await(t, "leading again: a service account in a new namespace", 20*time.Second, func() error {
 		if _, err := c.CoreV1().Namespaces().Patch(ctx, "later", "application/apply-patch+yaml",
-			[]byte(`{"apiVersion":"v1","kind":"Namespace"}`), metav1.PatchOptions{FieldManager: "test"}); err != nil {
+			[]byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"later"}}`), metav1.PatchOptions{FieldManager: "test"}); err != nil {
 			return err
 		}
 		_, err := c.CoreV1().ServiceAccounts("later").Get(ctx, "default", metav1.GetOptions{})

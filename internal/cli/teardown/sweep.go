@@ -42,6 +42,8 @@ func Sweep(l layout.Layout, nodeName string) (removed []string, err error) {
 	step("mounts", n, err)
 	n, err = removeCgroups(cgroups)
 	step("cgroups", n, err)
+	// No pod is left, so every address is free.
+	errs = append(errs, os.RemoveAll(l.CNILeases()))
 	removeEmpty("/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni")
 	return removed, errors.Join(errs...)
 }

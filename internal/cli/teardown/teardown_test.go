@@ -137,7 +137,10 @@ func TestSweep(t *testing.T) {
 	start := func(argv ...string) *exec.Cmd {
 		cmd := &exec.Cmd{Path: sleep, Args: argv}
 		if strings.HasPrefix(argv[0], "/") { // sleep must not see the shim's arguments
-			cmd = &exec.Cmd{Path: "/bin/sh", Args: append([]string{argv[0], "-c", "sleep 1000 & wait"}, argv[1:]...)}
+			cmd = &exec.Cmd{Path: "/bin/sh", Args: append([]string{argv[0], "-c", "read forever"}, argv[1:]...)}
+			if _, err := cmd.StdinPipe(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

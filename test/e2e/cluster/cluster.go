@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/cli/containerd"
 	"github.com/everynode/everynode/internal/cli/layout"
@@ -283,6 +285,29 @@ func (n *Node) StartAgent(token string) {
 		"--data-dir", dataDir, "--runtime-endpoint", l.RuntimeEndpoint(), "--cni-conf-dir", l.CNIConf(), "-v", "1",
 	}, n.flags...)
 	n.Agent = n.Start("agent", argv...)
+}
+
+// ReadySandboxes are the UIDs of the pods that the node's runtime runs, sorted.
+func (n *Node) ReadySandboxes(ctx context.Context) ([]string, error) {
+	// The machine's socket, seen through its root: gRPC dials from threads that are not in there.
+	l := layout.Layout{RunDir: fmt.Sprintf("/proc/%d/root%s", n.PID(), n.cluster.layout.RunDir)}
+	r, err := containerd.Connect(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close(ctx) }()
+	list, err := r.ListPodSandbox(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	uids := make([]string, 0, len(list))
+	for _, s := range list {
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			uids = append(uids, s.Metadata.GetUid())
+		}
+	}
+	slices.Sort(uids)
+	return uids, nil
 }
 
 // AwaitReady waits until all given nodes, or all of the cluster, are Ready.

@@ -16,7 +16,7 @@ import (
 
 // Image describes an archive to make: one static program under one or more names.
 type Image struct {
-	Name    string
+	Names   []string
 	Program string            // file on this machine
 	Path    string            // where it is in the image
 	Links   []string          // further names of it
@@ -47,11 +47,15 @@ func (i Image) Write(path string) error {
 	if image, err = mutate.ConfigFile(image, file); err != nil {
 		return err
 	}
-	tag, err := name.NewTag(i.Name)
-	if err != nil {
-		return err
+	tags := map[name.Tag]v1.Image{}
+	for _, n := range i.Names {
+		tag, err := name.NewTag(n)
+		if err != nil {
+			return err
+		}
+		tags[tag] = image
 	}
-	return tarball.WriteToFile(path, tag, image)
+	return tarball.MultiWriteToFile(path, tags)
 }
 
 func (i Image) layer() ([]byte, error) {

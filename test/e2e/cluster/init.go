@@ -37,7 +37,22 @@ func Main(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "e2e: cleaning up after an earlier run: %v\n", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, dir := range tempDirs {
+		_ = os.RemoveAll(dir) // else the next run does
+	}
+	os.Exit(code)
+}
+
+var tempDirs []string
+
+// TempDir makes a directory for the whole test process. The next run removes it if this one cannot.
+func TempDir(name string) (string, error) {
+	dir, err := os.MkdirTemp("", fmt.Sprintf("everynode-%s%d-%s-", prefix, os.Getpid(), name))
+	if err == nil {
+		tempDirs = append(tempDirs, dir)
+	}
+	return dir, err
 }
 
 // runInit is process 1 of a machine: it prepares the mounts, says so by closing its standard
