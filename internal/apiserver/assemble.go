@@ -26,6 +26,7 @@ import (
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/kubernetes/pkg/kubeapiserver"
+	"k8s.io/kubernetes/pkg/serviceaccount"
 
 	"github.com/everynode/everynode/internal/apiserver/direct"
 )
@@ -49,6 +50,7 @@ type assembly struct {
 	factory   *serverstorage.DefaultStorageFactory
 	client    *kubernetes.Clientset
 	informers informers.SharedInformerFactory
+	tokenKeys serviceaccount.PublicKeysGetter
 	server    *genericapiserver.GenericAPIServer
 	core      coreKinds
 	writer    *direct.Writer
@@ -68,6 +70,7 @@ func assemble(ctx context.Context, o *Options, l net.Listener) (*assembly, error
 		a.admit,
 		a.audit,
 		a.build,
+		a.discoverIssuer,
 		a.install,
 		a.direct,
 		a.hooks,
@@ -204,7 +207,7 @@ func (a *assembly) storage() error {
 // and a restart would not help.
 func (a *assembly) health() error {
 	live := healthz.NamedCheck("etcd", func(r *http.Request) error { return a.options.Store.Live(r.Context()) })
-	writable := healthz.NamedCheck("etcd-writable", func(r *http.Request) error { return a.options.Store.Writable(r.Context()) })
+	writable := healthz.NamedCheck("etcd-has-space", func(r *http.Request) error { return a.options.Store.Writable(r.Context()) })
 	a.generic.AddHealthChecks(live)
 	a.generic.AddReadyzChecks(writable)
 	return nil

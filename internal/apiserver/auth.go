@@ -17,6 +17,7 @@ import (
 	"k8s.io/kubernetes/pkg/auth/nodeidentifier"
 	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
 	kubeauthenticator "k8s.io/kubernetes/pkg/kubeapiserver/authenticator"
+	"k8s.io/kubernetes/pkg/routes"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 	"k8s.io/kubernetes/plugin/pkg/auth/authenticator/token/bootstrap"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/node"
@@ -45,12 +46,7 @@ func (a *assembly) authenticate(ctx context.Context) error {
 	if err := info.ApplyClientCert(ca, a.generic.SecureServing); err != nil {
 		return fmt.Errorf("client CA: %w", err)
 	}
-	keys, err := keyutil.PublicKeysFromFile(a.options.PKI.ServiceAccountKeyFile())
-	if err != nil {
-		return fmt.Errorf("service account key: %w", err)
-	}
-	getter, err := serviceaccount.StaticPublicKeysGetter(keys)
-	if err != nil {
+	if a.tokenKeys, err = tokenKeys(a.options.PKI.ServiceAccountKeyFile()); err != nil {
 		return fmt.Errorf("service account key: %w", err)
 	}
 	info.APIAudiences = authenticator.Audiences{issuer}
@@ -63,7 +59,7 @@ func (a *assembly) authenticate(ctx context.Context) error {
 		APIAudiences:                   info.APIAudiences,
 		ServiceAccountLookup:           true,
 		ServiceAccountIssuers:          []string{issuer},
-		ServiceAccountPublicKeysGetter: getter,
+		ServiceAccountPublicKeysGetter: a.tokenKeys,
 		ServiceAccountTokenGetter: serviceaccountcontroller.NewGetterFromClient(a.client, core.Secrets().Lister(),
 			core.ServiceAccounts().Lister(), core.Pods().Lister(), core.Nodes().Lister()),
 		SecretsWriter:        a.client.CoreV1(),
@@ -77,6 +73,24 @@ func (a *assembly) authenticate(ctx context.Context) error {
 	a.generic.OpenAPIConfig.SecurityDefinitions = securityV2
 	a.generic.OpenAPIV3Config.SecuritySchemes = securityV3
 	serviceaccount.RegisterMetrics()
+	return nil
+}
+
+func tokenKeys(file string) (serviceaccount.PublicKeysGetter, error) {
+	keys, err := keyutil.PublicKeysFromFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return serviceaccount.StaticPublicKeysGetter(keys)
+}
+
+// discoverIssuer serves the documents by which others check our service account tokens (/.well-known, /openid).
+func (a *assembly) discoverIssuer() error {
+	p, err := serviceaccount.NewOpenIDMetadataProvider(issuer, "", a.generic.ExternalAddress, a.tokenKeys)
+	if err != nil {
+		return fmt.Errorf("token issuer's documents: %w", err)
+	}
+	routes.NewOpenIDMetadataServer(p).Install(a.server.Handler.GoRestfulContainer)
 	return nil
 }
 

@@ -34,21 +34,28 @@ func (a *assembly) kubeletClient() (kubeletclient.KubeletClientConfig, error) {
 		},
 		TLSClientConfig: kubeletclient.KubeletTLSConfig{CertFile: cert, KeyFile: key, CAFile: a.options.PKI.CACertFile()},
 		HTTPTimeout:     5 * time.Second,
-		Lookup:          func(egressselector.NetworkContext) (utilnet.DialFunc, error) { return dialAgent, nil },
+		Lookup: func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
+			return agentDialer{ownAddress}.dial, nil
+		},
 	}, nil
 }
 
-// dialAgent connects to an agent. The one of `everynode up` listens on loopback only, while its Node carries the
-// machine's real address; so when an address of this machine refuses, loopback is tried. The certificate is checked
-// against the Node's address either way.
-func dialAgent(ctx context.Context, network, address string) (net.Conn, error) {
+// agentDialer connects to agents.
+type agentDialer struct {
+	own func(net.IP) bool // whether an address is one of this machine's
+}
+
+// dial connects to an agent. The one of `everynode up` listens on loopback only, while its Node carries the machine's
+// real address; so when an address of this machine refuses, loopback is tried. The certificate is checked against the
+// Node's address either way.
+func (a agentDialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
 	c, err := d.DialContext(ctx, network, address)
 	if err == nil || !errors.Is(err, syscall.ECONNREFUSED) {
 		return c, err
 	}
 	host, port, splitErr := net.SplitHostPort(address)
-	if splitErr != nil || !ownAddress(host) {
+	if splitErr != nil || !a.own(net.ParseIP(host)) {
 		return nil, err
 	}
 	if c, loopErr := d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port)); loopErr == nil {
@@ -57,9 +64,8 @@ func dialAgent(ctx context.Context, network, address string) (net.Conn, error) {
 	return nil, err
 }
 
-// ownAddress reports whether host is an address of this machine, loopback excepted.
-func ownAddress(host string) bool {
-	ip := net.ParseIP(host)
+// ownAddress reports whether an interface of this machine other than loopback has the address.
+func ownAddress(ip net.IP) bool {
 	if ip == nil || ip.IsLoopback() {
 		return false
 	}

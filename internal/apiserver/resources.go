@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"slices"
+
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -129,6 +131,9 @@ func (a *assembly) install() error {
 		if apps, ok := g.VersionedResourcesStorageMap[appsv1.SchemeGroupVersion.Version]; ok && apps["daemonsets/status"] != nil {
 			a.core.daemonSetStatus = apps["daemonsets/status"].(rest.Updater)
 		}
+		g.PrioritizedVersions = slices.DeleteFunc(slices.Clone(g.PrioritizedVersions), func(gv schema.GroupVersion) bool {
+			return len(g.VersionedResourcesStorageMap[gv.Version]) == 0 // or it warns of each
+		})
 		groups = append(groups, &g)
 	}
 	if err := a.server.InstallAPIGroups(groups...); err != nil {

@@ -23,7 +23,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/apiserver/direct"
-	"github.com/everynode/everynode/internal/store"
 )
 
 const (
@@ -39,10 +38,16 @@ type Server struct {
 	generic   *genericapiserver.GenericAPIServer
 	informers informers.SharedInformerFactory
 	loopback  *rest.Config
-	store     *store.Backend
+	store     mortal
 	address   *net.TCPAddr
 	writer    *direct.Writer
 	ready     chan struct{}
+}
+
+// mortal is what can fail for good while the server runs.
+type mortal interface {
+	Failed() <-chan struct{}
+	Err() error
 }
 
 // New opens the listeners and builds the server; it serves nothing before Run. An error names what is in the way and
@@ -76,12 +81,12 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}, nil
 }
 
-// Run serves until ctx ends or the store fails for good. It returns within five seconds of that.
+// Run serves until ctx ends or the store fails for good. It returns within five seconds of that. The certificates are
+// read anew when their files change; keeping the files fresh is up to the caller (pki.Bundle.Keep).
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go s.awaitReady(ctx)
-	go s.options.PKI.Keep(ctx) // the listener and the kubelet client watch the files
 
 	done := make(chan error, 1)
 	go func() { done <- s.generic.PrepareRun().RunWithContext(ctx) }()

@@ -8,6 +8,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	etcdk8s "go.etcd.io/etcd/client/v3/kubernetes"
+	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -32,7 +33,7 @@ func (b *Backend) Decorate(g generic.RESTOptionsGetter) generic.RESTOptionsGette
 		return g
 	}
 	tracked := *b.client
-	tracked.KV = etcd3.NewETCDLatencyTracker(b.client.KV) // each request's time in etcd
+	tracked.KV = etcd3.NewETCDLatencyTracker(reasonedKV{b.client.KV, b.guard.writable}) // each request's time in etcd
 	kc := &etcdk8s.Client{Client: &tracked}
 	kc.Kubernetes = kc
 	return &inProcess{RESTOptionsGetter: g, client: kc, compactor: b.compactor}
@@ -123,7 +124,7 @@ func (p *inProcess) cached(cfg *storagebackend.ConfigForResource, prefix string,
 // given, and an in-process client has none, so without this WatchList and consistent reads from the watch cache would
 // silently be off. The answer is global and stays.
 func checkFeatures(ctx context.Context, endpoint string) error {
-	c, err := clientv3.New(clientv3.Config{Context: context.WithoutCancel(ctx), Endpoints: []string{endpoint}, DialTimeout: dialTimeout})
+	c, err := clientv3.New(clientv3.Config{Context: context.WithoutCancel(ctx), Endpoints: []string{endpoint}, DialTimeout: dialTimeout, Logger: zap.NewNop()})
 	if err != nil {
 		return fmt.Errorf("store: cannot reach the embedded etcd at %s: %w", endpoint, err)
 	}
