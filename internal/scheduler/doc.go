@@ -11,6 +11,7 @@
 //     command opens an informer of its own with a field selector instead.
 //   - Kinds that the server does not serve (those of dynamic resource allocation, whose feature
 //     gate is locked on since 1.35) must be empty informers in the given factory; a pod that asks
-//     for a resource claim then stays pending with a FailedScheduling event that says so.
+//     for a resource claim then stays pending with a FailedScheduling event that says so
+//     (profiles).
 //   - No feature gate needs to be changed, and none is.
 package scheduler

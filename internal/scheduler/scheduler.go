@@ -11,6 +11,9 @@ import (
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 	upstream "k8s.io/kubernetes/pkg/scheduler"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
 )
 
 // userAgent is how the scheduler calls itself towards the API server.
@@ -60,13 +63,33 @@ func New(ctx context.Context, o Options) (*Scheduler, error) {
 }
 
 func newScheduler(ctx context.Context, client kubernetes.Interface, shared informers.SharedInformerFactory) (*Scheduler, error) {
+	profiles, err := profiles()
+	if err != nil {
+		return nil, fmt.Errorf("scheduler: default profile: %w", err)
+	}
 	b := events.NewEventBroadcasterAdapterWithContext(ctx, client)
-	s, err := upstream.New(ctx, client, view{shared}, nil, b.NewRecorder)
+	s, err := upstream.New(ctx, client, view{shared}, nil, b.NewRecorder, upstream.WithProfiles(profiles...))
 	if err != nil {
 		b.Shutdown()
 		return nil, fmt.Errorf("scheduler: %w", err)
 	}
 	return &Scheduler{informers: shared, broadcaster: b, upstream: s}, nil
+}
+
+// profiles is upstream's default profile, but for one step. A pod whose resource claim does not
+// exist is held back before it enters the queue, where nothing is said about it, until the claim
+// appears. Claims are not served, so it never does; without the step, the pod is tried, and a
+// FailedScheduling event names the claim.
+func profiles() ([]config.KubeSchedulerProfile, error) {
+	c, err := latest.Default()
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.Profiles {
+		before := &c.Profiles[i].Plugins.PreEnqueue
+		before.Disabled = append(before.Disabled, config.Plugin{Name: names.DynamicResources})
+	}
+	return c.Profiles, nil
 }
 
 // Run schedules until ctx is over, and returns nil then. It begins when the caches and the

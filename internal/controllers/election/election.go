@@ -53,11 +53,10 @@ func Run(ctx context.Context, client kubernetes.Interface, identity string, lead
 		return errors.New("leader election needs a client, an identity and the work to lead")
 	}
 	logger := klog.FromContext(ctx).WithName("election").WithValues("identity", identity)
-	ctx = klog.NewContext(ctx, logger)
 	backoff := minBackoff
 	for {
 		began := time.Now()
-		err := term(ctx, client, identity, lead)
+		err := term(ctx, logger, client, identity, lead)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -77,15 +76,16 @@ func Run(ctx context.Context, client kubernetes.Interface, identity string, lead
 }
 
 // term is one campaign and, once the Lease is acquired, one leadership. It returns lead's error.
-func term(ctx context.Context, client kubernetes.Interface, identity string, lead func(context.Context) error) error {
-	logger := klog.FromContext(ctx)
+func term(ctx context.Context, logger klog.Logger, client kubernetes.Interface, identity string, lead func(context.Context) error) error {
+	t := &leadership{ctx: ctx, lead: lead} // the led work does not log in our name
+	ctx = klog.NewContext(ctx, logger)
 	if err := awaitNamespace(ctx, client); err != nil {
 		return err
 	}
 	// The elector outlives ctx: it holds the Lease until the led work has returned.
 	hold, resign := context.WithCancel(context.WithoutCancel(ctx))
 	defer resign()
-	t := &leadership{ctx: ctx, lead: lead, resign: resign}
+	t.resign = resign
 	defer context.AfterFunc(ctx, t.withdraw)()
 
 	t.overdue = time.AfterFunc(leadWithoutRenewal, t.depose)
