@@ -1,0 +1,108 @@
+package streaming
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/cri-client/pkg/logs"
+)
+
+// containerLogs serves what a container has written, and what it goes on writing.
+func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
+	options, status, err := logOptions(r)
+	if err != nil {
+		http.Error(w, err.Error(), status)
+		return
+	}
+	name := r.PathValue("container")
+	pod := s.pod(w, r, name)
+	if pod == nil {
+		return
+	}
+	path, id, err := s.o.Pods.LogFile(pod.Namespace, pod.Name, pod.UID, name, options.Previous)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	out := &flushing{w: w}
+	var stdout, stderr io.Writer = out, out
+	if options.Stream != nil {
+		switch *options.Stream {
+		case corev1.LogStreamStdout:
+			stderr = nil
+		case corev1.LogStreamStderr:
+			stdout = nil
+		}
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	if options.Follow {
+		// The caller waits for the first byte else, and it may be long in coming.
+		out.flush()
+	}
+	err = logs.ReadLogs(r.Context(), path, id, readOptions(options, time.Now()), s.o.Runtime, stdout, stderr)
+	if err != nil && !out.begun && r.Context().Err() == nil {
+		http.Error(w, fmt.Sprintf("failed to read the log of container %q: %v", name, err), http.StatusBadRequest)
+	}
+}
+
+// logOptions reads the query of `kubectl logs`.
+func logOptions(r *http.Request) (*corev1.PodLogOptions, int, error) {
+	query := r.URL.Query()
+	// The kubelet's old name for tailLines.
+	if tail := query.Get("tail"); tail == "all" {
+		query.Del("tailLines")
+	} else if tail != "" {
+		query.Set("tailLines", tail)
+	}
+	options := &corev1.PodLogOptions{}
+	if err := scheme.ParameterCodec.DecodeParameters(query, corev1.SchemeGroupVersion, options); err != nil {
+		return nil, http.StatusBadRequest, fmt.Errorf("unable to decode query: %w", err)
+	}
+	for name, n := range map[string]*int64{"tailLines": options.TailLines, "limitBytes": options.LimitBytes, "sinceSeconds": options.SinceSeconds} {
+		if n != nil && *n < 0 || n != nil && *n == 0 && name != "tailLines" {
+			return nil, http.StatusUnprocessableEntity, fmt.Errorf("invalid %s %d", name, *n)
+		}
+	}
+	if options.SinceSeconds != nil && options.SinceTime != nil {
+		return nil, http.StatusUnprocessableEntity, fmt.Errorf("at most one of sinceTime and sinceSeconds may be given")
+	}
+	if stream := options.Stream; stream != nil && *stream != corev1.LogStreamAll && *stream != corev1.LogStreamStdout && *stream != corev1.LogStreamStderr {
+		return nil, http.StatusUnprocessableEntity, fmt.Errorf("invalid stream %q: want All, Stdout or Stderr", *stream)
+	}
+	return options, 0, nil
+}
+
+func readOptions(o *corev1.PodLogOptions, now time.Time) *logs.LogOptions {
+	read := &logs.LogOptions{TailLines: o.TailLines, LimitBytes: o.LimitBytes, Follow: o.Follow, Timestamp: o.Timestamps}
+	if o.SinceSeconds != nil {
+		read.Since = now.Add(-time.Duration(*o.SinceSeconds) * time.Second)
+	}
+	if o.SinceTime != nil {
+		read.Since = o.SinceTime.Time
+	}
+	return read
+}
+
+// flushing sends every write at once.
+type flushing struct {
+	w     http.ResponseWriter
+	begun bool
+}
+
+// Write implements io.Writer.
+func (f *flushing) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err == nil {
+		f.flush()
+	}
+	return n, err
+}
+
+func (f *flushing) flush() {
+	f.begun = true
+	_ = http.NewResponseController(f.w).Flush()
+}
