@@ -64,7 +64,8 @@ func (o *Options) Validate() error {
 // ControllerUser is the name under which the server's own controllers write: the service account that upstream's
 // DaemonSet controller uses, so that audit policies written for Kubernetes match.
 func ControllerUser() user.Info {
-	return serviceaccount.UserInfo(metav1.NamespaceSystem, "daemon-set-controller", "")
+	u := serviceaccount.UserInfo(metav1.NamespaceSystem, "daemon-set-controller", "")
+	return &user.DefaultInfo{Name: u.GetName(), Groups: append(u.GetGroups(), user.AllAuthenticated)}
 }
 
 // Writer writes to the registries of this process. It is safe for concurrent use.
