@@ -160,3 +160,6 @@ func IsUnavailable(err error) bool {
 	}
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
+
+// IsUnimplemented tells that the runtime does not have the call at all.
+func IsUnimplemented(err error) bool { return status.Code(rootCause(err)) == codes.Unimplemented }

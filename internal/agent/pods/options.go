@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,13 +30,22 @@ type Volumes interface {
 type Options struct {
 	// NodeName is the name under which the pods are bound.
 	NodeName string
-	// RootDir is the folder of the pods' own files, D/pods: RootDir/UID.
+	// RootDir is the folder of the pods' volumes, D/pods.
 	RootDir string
+	// FilesDir holds what the agent itself gives to containers, in FilesDir/UID: hosts
+	// files and termination messages, which outlive the volumes. Default: beside
+	// RootDir, D/podfiles.
+	FilesDir string
+	// SeccompDir holds the profiles that pods name as Localhost. Default: D/seccomp.
+	SeccompDir string
+	// ClusterDomain ends the names of pods with a subdomain. Default cluster.local.
+	ClusterDomain string
 	// LogDir is where container logs go. Default /var/log/pods.
 	LogDir string
 	// LogLinkDir gets the symlinks NAME_NS_CONTAINER-ID.log. Default /var/log/containers.
 	LogLinkDir string
 	// CgroupRoot is the cgroup under which pods live, such as /everynode-NODENAME.
+	// Empty: the runtime's default, without limits for pods as a whole.
 	CgroupRoot string
 	// Endpoint of the runtime, for containerd's event stream. Empty: lists only.
 	Endpoint string
@@ -76,8 +86,6 @@ func (o *Options) Validate() error {
 		return errors.New("pods: NodeName is not set")
 	case o.RootDir == "":
 		return errors.New("pods: RootDir is not set: it must name the folder of the pods' files")
-	case o.CgroupRoot == "":
-		return errors.New("pods: CgroupRoot is not set: it must name the parent of the pods' cgroups")
 	case o.Client == nil, o.Runtime == nil, o.Images == nil, o.Volumes == nil, o.Objects == nil, o.NodeFacts == nil:
 		return errors.New("pods: Client, Runtime, Images, Volumes, Objects and NodeFacts must be set")
 	}
@@ -85,6 +93,15 @@ func (o *Options) Validate() error {
 }
 
 func (o *Options) setDefaults() {
+	if o.FilesDir == "" {
+		o.FilesDir = filepath.Join(filepath.Dir(o.RootDir), "podfiles")
+	}
+	if o.SeccompDir == "" {
+		o.SeccompDir = filepath.Join(filepath.Dir(o.RootDir), "seccomp")
+	}
+	if o.ClusterDomain == "" {
+		o.ClusterDomain = "cluster.local"
+	}
 	if o.LogDir == "" {
 		o.LogDir = "/var/log/pods"
 	}

@@ -2,40 +2,225 @@ package pods
 
 import (
 	"context"
-	"errors"
+	"sort"
+	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/agent/cgroups"
+	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/objects"
+	"github.com/everynode/everynode/internal/agent/probes"
+	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
 // Manager runs this node's pods.
-type Manager struct{ o Options }
+type Manager struct {
+	o       Options
+	images  *images.Puller
+	cgroups *cgroups.Tree
+	prober  *probes.Prober
+	memory  int64
+	now     func() time.Time
+	// starts holds a token for each start under way.
+	starts chan struct{}
+	// owners finds the worker of a container.
+	owners owners
+	// running are all goroutines of workers and their steps.
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	// finished are pods whose workers have ended; a late event must not wake them.
+	finished map[types.UID]bool
+}
 
 // New checks the options and returns a Manager that does nothing until Run.
 func New(o Options) (*Manager, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	return &Manager{o: o}, nil
+	puller, err := images.New(images.Options{Images: o.Images, Secrets: o.Objects, MaxPulls: o.MaxPulls})
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		o: o, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), now: time.Now,
+		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{},
+	}
+	if o.CgroupRoot != "" {
+		if m.cgroups, err = cgroups.New(o.CgroupRoot); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
-// Run watches and runs pods until ctx ends. It leaves their containers running.
-func (m *Manager) Run(ctx context.Context) error { <-ctx.Done(); return nil }
-
-// Pods are the pods of this node, with the status last decided.
-func (m *Manager) Pods() []*corev1.Pod { return nil }
-
-var errSkeleton = errors.New("not built yet")
-
-// Container is the id of the newest container of that name. An empty uid matches any.
-func (m *Manager) Container(ns, pod string, uid types.UID, container string) (string, error) {
-	return "", errSkeleton
+// Run watches and runs pods until ctx ends, and then waits for the steps under
+// way. It leaves containers running.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithName("pods"))
+	m.running.Go(func() { m.followExits(ctx) })
+	m.running.Go(func() { m.relist(ctx) })
+	m.followPods(ctx)
+	m.running.Wait()
+	return nil
 }
 
-// LogFile is the log of the newest container of that name, or of the one before it.
-func (m *Manager) LogFile(ns, pod string, uid types.UID, container string, previous bool) (path, id string, err error) {
-	return "", "", errSkeleton
+// replace takes the full, consistent list of this node's pods. Workers of pods
+// that it lacks are told so; what the runtime has beyond it is taken away.
+func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventory) {
+	sort.SliceStable(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+			return a.CreationTimestamp.Before(&b.CreationTimestamp)
+		}
+		return a.UID < b.UID
+	})
+	listed := map[types.UID]bool{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, pod := range list { // those that run already have the first claim on ports
+		listed[pod.UID] = true
+		if have.has(pod.UID) {
+			m.takeLocked(ctx, pod, true)
+		}
+	}
+	for _, pod := range list {
+		m.takeLocked(ctx, pod, have.has(pod.UID))
+	}
+	for uid, w := range m.workers {
+		if !listed[uid] {
+			w.post(func() { w.facts.Gone = true })
+		}
+	}
+	for uid := range m.finished {
+		if !listed[uid] {
+			delete(m.finished, uid)
+		}
+	}
+	for uid, pod := range have.orphans(listed) {
+		if m.workers[uid] == nil {
+			klog.FromContext(ctx).Info("Ending a pod that the API does not have", "pod", klog.KObj(pod), "uid", uid)
+			w := newWorker(m, pod)
+			w.facts.Gone, w.stale = true, true
+			m.startLocked(ctx, w)
+		}
+	}
+	m.sweepLocked(ctx)
 }
 
-// Sandbox is the id of the pod's ready sandbox.
-func (m *Manager) Sandbox(ns, pod string, uid types.UID) (string, error) { return "", errSkeleton }
+// sweepLocked removes volumes and cgroups of pods that ended while the agent was away.
+func (m *Manager) sweepLocked(ctx context.Context) {
+	known := map[types.UID]bool{}
+	for uid := range m.workers {
+		known[uid] = true
+	}
+	m.running.Go(func() {
+		m.o.Volumes.Orphans(func(uid types.UID) bool { return known[uid] || m.worker(uid) != nil })
+		for _, uid := range m.cgroups.Pods() {
+			if known[uid] || m.worker(uid) != nil {
+				continue
+			}
+			if err := m.cgroups.Remove(uid); err != nil {
+				klog.FromContext(ctx).Error(err, "A cgroup of a pod that is gone is left behind", "uid", uid)
+			}
+		}
+	})
+}
+
+// take hands a new or changed pod to its worker.
+func (m *Manager) take(ctx context.Context, pod *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.takeLocked(ctx, pod, false)
+}
+
+func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, inRuntime bool) {
+	if pod.Spec.NodeName != m.o.NodeName || m.finished[pod.UID] {
+		return
+	}
+	if w := m.workers[pod.UID]; w != nil {
+		w.post(func() { w.setPod(pod) })
+		return
+	}
+	w := newWorker(m, pod)
+	w.stale = inRuntime || pod.Status.StartTime != nil
+	if !w.stale && pod.DeletionTimestamp == nil {
+		if w.facts.Rejected = podlife.Admit(pod, m.admittedLocked(), m.o.NodeFacts().Allocatable); w.facts.Rejected != nil {
+			m.event(pod, "", corev1.EventTypeWarning, w.facts.Rejected.Reason, w.facts.Rejected.Message)
+		}
+	}
+	m.startLocked(ctx, w)
+}
+
+// admittedLocked are the pods that hold ports and resources of this node.
+func (m *Manager) admittedLocked() []*corev1.Pod {
+	var list []*corev1.Pod
+	for _, w := range m.workers {
+		pod := w.shown.Load().pod
+		if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			list = append(list, pod)
+		}
+	}
+	return list
+}
+
+func (m *Manager) startLocked(ctx context.Context, w *worker) {
+	m.workers[w.uid] = w
+	if r, ok := m.o.Objects.(objects.Registrar); ok && !w.facts.Gone {
+		r.Register(w.facts.Pod)
+	}
+	m.running.Go(func() {
+		w.run(ctx)
+		if ctx.Err() == nil {
+			m.forget(ctx, w)
+		}
+	})
+}
+
+// forget ends a pod of which nothing is left.
+func (m *Manager) forget(ctx context.Context, w *worker) {
+	m.clean(ctx, w.facts.Pod)
+	m.owners.drop(w)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.workers, w.uid)
+	m.finished[w.uid] = true
+	if r, ok := m.o.Objects.(objects.Registrar); ok {
+		r.UnregisterUID(w.uid)
+	}
+}
+
+// gone is told that the API has deleted the pod.
+func (m *Manager) gone(pod *corev1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.finished, pod.UID)
+	if w := m.workers[pod.UID]; w != nil {
+		w.post(func() {
+			w.setPod(pod)
+			w.facts.Gone = true
+		})
+	}
+}
+
+func (m *Manager) worker(uid types.UID) *worker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.workers[uid]
+}
+
+// all are the workers, in no order.
+func (m *Manager) all() []*worker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]*worker, 0, len(m.workers))
+	for _, w := range m.workers {
+		list = append(list, w)
+	}
+	return list
+}

@@ -127,5 +127,6 @@ type Failure struct {
 	// Attempt of the container (or sandbox) that failed.
 	Attempt uint32
 	// Reason as users know it (ErrImagePull, CreateContainerError, …) and Message.
+	// No reason: the runtime did not answer, which says nothing about the pod.
 	Reason, Message string
 }

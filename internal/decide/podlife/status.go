@@ -194,10 +194,10 @@ func (d *decision) defaultWaiting() *corev1.ContainerStateWaiting {
 
 // failure is why the container could not be started since attempt newest.
 func (d *decision) failure(c spec, newest uint32) *corev1.ContainerStateWaiting {
-	if f, ok := d.Failures[(Step{Kind: EnsureImage, Container: c.Name, Image: c.Image}).Key()]; ok {
+	if f, ok := d.Failures[(Step{Kind: EnsureImage, Container: c.Name, Image: c.Image}).Key()]; ok && f.Reason != "" {
 		return d.imageFailure(c, f)
 	}
-	if f, ok := d.Failures[(Step{Kind: StartContainer, Container: c.Name}).Key()]; ok && f.Attempt >= newest {
+	if f, ok := d.Failures[(Step{Kind: StartContainer, Container: c.Name}).Key()]; ok && f.Reason != "" && f.Attempt >= newest {
 		return &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 	}
 	return nil

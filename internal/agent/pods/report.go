@@ -1,0 +1,163 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/decide/podlife"
+)
+
+// reporter keeps the API's copy of one pod's status as the worker decided it. It
+// belongs to the worker's goroutine, but for the write itself.
+type reporter struct {
+	busy bool
+	// acked is the status last written, stored what the API made of it: the two may
+	// differ, and that is no reason to write again.
+	acked, stored *corev1.PodStatus
+	// retry is when a failed write may be repeated; wait grows with each failure.
+	retry time.Time
+	wait  time.Duration
+}
+
+// Back-off of failed status writes. The longest is short: a server that comes
+// back shall know at once.
+const (
+	firstReportWait = 100 * time.Millisecond
+	maxReportWait   = 3 * time.Second
+	reportTimeout   = 10 * time.Second
+)
+
+// sendReport writes the plan's status, if it differs from what the API has. One
+// write at a time; the newest status wins. After a failure it returns when to call again.
+func (w *worker) sendReport(ctx context.Context, plan podlife.Plan, now time.Time) (again time.Time) {
+	r := &w.report
+	if w.facts.Gone || r.busy || now.Before(plan.Report) || w.inFlight(podlife.DeletePod) || w.facts.Pod.ResourceVersion == "" || !r.differs(&w.facts.Pod.Status, &plan.Status) {
+		return time.Time{}
+	}
+	if now.Before(r.retry) {
+		return r.retry
+	}
+	r.busy = true
+	pod := withStatusOf(w.facts.Pod, &plan.Status)
+	w.m.running.Go(func() {
+		got, err := w.m.writeStatus(ctx, pod)
+		w.post(func() { w.reported(ctx, &pod.Status, got, err) })
+	})
+	return time.Time{}
+}
+
+func (w *worker) inFlight(k podlife.Kind) bool {
+	_, ok := w.facts.InFlight[podlife.Step{Kind: k}.Key()]
+	return ok
+}
+
+// differs tells whether the API lacks this status.
+func (r *reporter) differs(stored, want *corev1.PodStatus) bool {
+	if apiequality.Semantic.DeepEqual(stored, want) {
+		return false
+	}
+	return r.acked == nil || !apiequality.Semantic.DeepEqual(r.acked, want) || !apiequality.Semantic.DeepEqual(r.stored, stored)
+}
+
+// reported takes the API's answer: the pod as stored, or the error.
+func (w *worker) reported(ctx context.Context, sent *corev1.PodStatus, got *corev1.Pod, err error) {
+	r := &w.report
+	r.busy = false
+	switch {
+	case err == nil:
+		r.acked, r.stored, r.wait, r.retry = sent, &got.Status, 0, time.Time{}
+		w.setPod(got)
+	case apierrors.IsConflict(err) && got != nil && got.UID == w.uid:
+		w.setPod(got) // decide on it, and write again
+	case isGone(err, w.facts.Pod.Name), got != nil && got.UID != w.uid:
+		w.facts.Gone = true
+	default:
+		if ctx.Err() == nil {
+			klog.FromContext(ctx).V(1).Info("Status not written, it will be tried again", "err", err)
+		}
+		r.wait = min(max(2*r.wait, firstReportWait), maxReportWait)
+		r.retry = w.m.now().Add(r.wait)
+	}
+}
+
+// writeStatus writes a pod's status. With a conflict comes the pod as it is now.
+func (m *Manager) writeStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	pods := m.o.Client.CoreV1().Pods(pod.Namespace)
+	got, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	switch {
+	case err == nil:
+		got.ManagedFields = nil
+		return got, nil
+	case apierrors.IsConflict(err):
+		now, getErr := pods.Get(ctx, pod.Name, metav1.GetOptions{})
+		if getErr != nil {
+			return nil, getErr
+		}
+		now.ManagedFields = nil
+		return now, err
+	}
+	return nil, err
+}
+
+// finalDelete stores the pod's last status, then deletes it by UID without grace.
+func (m *Manager) finalDelete(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus) error {
+	last := withStatusOf(pod, &status)
+	for try := 0; pod.ResourceVersion != "" && !apiequality.Semantic.DeepEqual(pod.Status, last.Status); try++ {
+		got, err := m.writeStatus(ctx, last)
+		switch {
+		case err == nil:
+			pod, last = got, got
+		case isGone(err, pod.Name):
+			return nil
+		case apierrors.IsConflict(err) && got != nil && got.UID == pod.UID && try < 5:
+			pod = got
+			last = withStatusOf(got, &status)
+		case apierrors.IsConflict(err) && got != nil && got.UID != pod.UID:
+			return nil // another pod has the name already
+		default:
+			return fmt.Errorf("store the last status: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	zero := int64(0)
+	err := m.o.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &pod.UID},
+	})
+	if isGone(err, pod.Name) || apierrors.IsConflict(err) { // gone, or another pod by now
+		return nil
+	}
+	return err
+}
+
+// isGone tells that the API has no such pod. A server that is only starting may
+// answer "not found" for everything, but does not name the pod.
+func isGone(err error, name string) bool {
+	var status apierrors.APIStatus
+	return apierrors.IsNotFound(err) && errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Name == name
+}
+
+// withStatusOf is the pod with another status; the rest is shared.
+func withStatusOf(pod *corev1.Pod, status *corev1.PodStatus) *corev1.Pod {
+	out := *pod
+	out.Status = *status
+	return &out
+}
+
+// newerVersion tells that a was stored after b.
+func newerVersion(a, b *corev1.Pod) bool {
+	va, errA := strconv.ParseUint(a.ResourceVersion, 10, 64)
+	vb, errB := strconv.ParseUint(b.ResourceVersion, 10, 64)
+	return errA == nil && errB == nil && va > vb
+}

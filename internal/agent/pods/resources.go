@@ -1,0 +1,65 @@
+package pods
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/everynode/everynode/internal/agent/cgroups"
+	"github.com/everynode/everynode/internal/decide/podlife"
+)
+
+// The kernel's view of who goes first when memory runs out:
+// https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior
+const (
+	guaranteedScore = -997
+	bestEffortScore = 1000
+	// criticalPriority is that of system-cluster-critical; pods from it on are as
+	// guaranteed ones.
+	criticalPriority = 2_000_000_000
+)
+
+// resources are a container's limits in the runtime's units.
+func resources(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) *runtimeapi.LinuxContainerResources {
+	cpu, asked := c.Resources.Requests[corev1.ResourceCPU]
+	if !asked {
+		cpu = c.Resources.Limits[corev1.ResourceCPU]
+	}
+	return &runtimeapi.LinuxContainerResources{
+		CpuShares:          int64(cgroups.Shares(cpu.MilliValue())),
+		CpuQuota:           cgroups.Quota(c.Resources.Limits.Cpu().MilliValue()),
+		CpuPeriod:          cgroups.Period,
+		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
+		OomScoreAdj:        oomScore(pod, c, memoryCapacity),
+	}
+}
+
+func oomScore(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) int64 {
+	switch class := podlife.QOS(pod); {
+	case pod.Spec.Priority != nil && *pod.Spec.Priority >= criticalPriority, class == corev1.PodQOSGuaranteed:
+		return guaranteedScore
+	case class == corev1.PodQOSBestEffort || memoryCapacity <= 0:
+		return bestEffortScore
+	}
+	score := 1000 - 1000*c.Resources.Requests.Memory().Value()/memoryCapacity
+	return min(max(score, 1000+guaranteedScore), bestEffortScore-1)
+}
+
+// memoryCapacity is the machine's memory in bytes, or 0 if it cannot be read.
+func memoryCapacity() int64 {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var kib int64
+		if _, err := fmt.Sscanf(s.Text(), "MemTotal: %d kB", &kib); err == nil {
+			return kib << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,151 @@
+package pods
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/everynode/everynode/internal/decide/podlife"
+)
+
+// podFiles is where the agent's own files of a pod lie.
+func (m *Manager) podFiles(uid types.UID) string { return filepath.Join(m.o.FilesDir, string(uid)) }
+
+// runSandbox makes the pod's cgroup and log folder and runs its sandbox.
+func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (podlife.Sandbox, error) {
+	cfg, err := m.sandboxConfig(pod, attempt)
+	if err != nil {
+		return podlife.Sandbox{}, err
+	}
+	handler := ""
+	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
+		if handler, err = m.o.RuntimeHandler(*class); err != nil {
+			return podlife.Sandbox{}, fmt.Errorf("runtimeClassName %q: %w", *class, err)
+		}
+	}
+	if _, err := m.cgroups.Ensure(pod); err != nil {
+		return podlife.Sandbox{}, err
+	}
+	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
+		return podlife.Sandbox{}, fmt.Errorf("make the pod's log folder: %w", err)
+	}
+	release, err := m.slot(ctx)
+	if err != nil {
+		return podlife.Sandbox{}, err
+	}
+	defer release()
+	id, err := m.o.Runtime.RunPodSandbox(ctx, cfg, handler)
+	if err != nil {
+		return podlife.Sandbox{}, err
+	}
+	s := podlife.Sandbox{ID: id, Attempt: attempt, Ready: true, Created: time.Now()}
+	if !pod.Spec.HostNetwork {
+		s.IPs, err = m.sandboxIPs(ctx, id)
+	}
+	return s, err
+}
+
+// sandboxIPs are the addresses that the pod network gave to a sandbox.
+func (m *Manager) sandboxIPs(ctx context.Context, id string) ([]string, error) {
+	r, err := m.o.Runtime.PodSandboxStatus(ctx, id, false)
+	if err != nil {
+		return nil, err
+	}
+	n := r.GetStatus().GetNetwork()
+	var ips []string
+	if n.GetIp() != "" {
+		ips = append(ips, n.Ip)
+	}
+	for _, more := range n.GetAdditionalIps() {
+		ips = append(ips, more.Ip)
+	}
+	return ips, nil
+}
+
+// slot waits until one more start is allowed.
+func (m *Manager) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case m.starts <- struct{}{}:
+		return func() { <-m.starts }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// sandboxConfig is the same for each call with the same pod and attempt:
+// containers are created with it too.
+func (m *Manager) sandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+	dns, err := m.o.DNS(pod)
+	if err != nil {
+		return nil, fmt.Errorf("resolver configuration of the pod: %w", err)
+	}
+	cfg := &runtimeapi.PodSandboxConfig{
+		Metadata:     &runtimeapi.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt},
+		LogDirectory: m.podLogDir(pod.Namespace, pod.Name, pod.UID),
+		DnsConfig:    dns,
+		PortMappings: portMappings(pod),
+		Labels:       m.sandboxLabels(pod),
+		Annotations:  pod.Annotations,
+		Linux: &runtimeapi.LinuxPodSandboxConfig{
+			CgroupParent:    m.cgroups.Path(pod),
+			SecurityContext: sandboxSecurity(pod),
+			Sysctls:         sysctls(pod),
+		},
+	}
+	if !pod.Spec.HostNetwork { // a host-network pod has no host name of its own
+		if cfg.Hostname, err = m.kernelHostname(pod); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
+}
+
+func sysctls(pod *corev1.Pod) map[string]string {
+	if pod.Spec.SecurityContext == nil || len(pod.Spec.SecurityContext.Sysctls) == 0 {
+		return nil
+	}
+	m := map[string]string{}
+	for _, s := range pod.Spec.SecurityContext.Sysctls {
+		m[s.Name] = s.Value
+	}
+	return m
+}
+
+// portMappings are the host ports that the pod network forwards.
+func portMappings(pod *corev1.Pod) []*runtimeapi.PortMapping {
+	if pod.Spec.HostNetwork {
+		return nil
+	}
+	var list []*runtimeapi.PortMapping
+	add := func(containers []corev1.Container) {
+		for _, c := range containers {
+			for _, p := range c.Ports {
+				if p.HostPort == 0 {
+					continue
+				}
+				list = append(list, &runtimeapi.PortMapping{
+					Protocol: protocol(p.Protocol), ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP,
+				})
+			}
+		}
+	}
+	add(pod.Spec.InitContainers)
+	add(pod.Spec.Containers)
+	return list
+}
+
+func protocol(p corev1.Protocol) runtimeapi.Protocol {
+	switch p {
+	case corev1.ProtocolUDP:
+		return runtimeapi.Protocol_UDP
+	case corev1.ProtocolSCTP:
+		return runtimeapi.Protocol_SCTP
+	}
+	return runtimeapi.Protocol_TCP
+}

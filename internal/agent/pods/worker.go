@@ -1,0 +1,276 @@
+package pods
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/probes"
+	"github.com/everynode/everynode/internal/agent/volumes"
+	"github.com/everynode/everynode/internal/decide/podlife"
+)
+
+// Waits of the worker where something outside is expected to change.
+const (
+	retryObserve = 200 * time.Millisecond
+	// retryExit is how often to look for an exit that containerd has announced and
+	// its CRI plugin has not noted yet.
+	retryExit = 5 * time.Millisecond
+	exitSeen  = 2 * time.Second
+	// retryNetwork is how often to ask whether the pod network has come.
+	retryNetwork = 100 * time.Millisecond
+)
+
+// worker runs one pod. All fields but mail and shown belong to the goroutine of run.
+type worker struct {
+	m    *Manager
+	uid  types.UID
+	mail mailbox
+	// shown is what others may see of the pod.
+	shown atomic.Pointer[view]
+
+	facts podlife.Facts
+	// stale: the runtime may have changed in ways that the facts do not show.
+	stale bool
+	// exits are containers whose end was announced, with when to stop expecting it.
+	exits map[string]time.Time
+	// ending as the last plan said. startCtx ends with it.
+	ending    bool
+	startCtx  context.Context
+	stopStart context.CancelFunc
+
+	vols   map[string]volumes.Volume
+	images map[string]images.Image
+	probes map[string]context.CancelFunc
+	report reporter
+	// networkError was announced last.
+	networkError string
+}
+
+// mailbox takes what others have to tell the worker.
+type mailbox struct {
+	mu    sync.Mutex
+	queue []func()
+	bell  chan struct{}
+}
+
+func newWorker(m *Manager, pod *corev1.Pod) *worker {
+	w := &worker{
+		m: m, uid: pod.UID,
+		exits: map[string]time.Time{}, images: map[string]images.Image{}, probes: map[string]context.CancelFunc{},
+		facts: podlife.Facts{
+			Pod: pod, Seen: m.now(),
+			Images: map[string]podlife.ImageReady{}, Probes: map[string]podlife.Probe{},
+			InFlight: map[string]podlife.Step{}, Failures: map[string]podlife.Failure{},
+		},
+	}
+	w.mail.bell = make(chan struct{}, 1)
+	w.shown.Store(&view{pod: pod})
+	return w
+}
+
+// post has f run in the worker's goroutine, followed by a decision.
+func (w *worker) post(f func()) {
+	w.mail.mu.Lock()
+	w.mail.queue = append(w.mail.queue, f)
+	w.mail.mu.Unlock()
+	select {
+	case w.mail.bell <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) read() {
+	w.mail.mu.Lock()
+	queue := w.mail.queue
+	w.mail.queue = nil
+	w.mail.mu.Unlock()
+	for _, f := range queue {
+		f()
+	}
+}
+
+// run decides and performs until the pod is gone or ctx ends.
+func (w *worker) run(ctx context.Context) {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("pod", klog.KObj(w.facts.Pod), "uid", w.uid))
+	w.startCtx, w.stopStart = context.WithCancel(ctx)
+	defer w.stopStart()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.mail.bell:
+		case <-timer.C:
+		}
+		w.read()
+		wait, done := w.turn(ctx)
+		if done {
+			return
+		}
+		timer.Reset(wait)
+	}
+}
+
+// turn is one round: look if need be, decide, begin what is to be done.
+func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
+	wait = time.Hour
+	if w.stale {
+		if err := w.observe(ctx); err != nil {
+			klog.FromContext(ctx).V(2).Info("Runtime does not answer", "err", err)
+			wait = retryObserve
+		}
+	}
+	w.facts.HostIPs = w.m.o.NodeFacts().HostIPs
+	w.checkNetwork()
+	now := w.m.now()
+	plan := podlife.Decide(w.facts, now)
+	w.note(plan, now)
+	if !w.stale { // steps follow only from what is known to be so
+		for _, step := range plan.Steps {
+			w.begin(ctx, step, plan.Status)
+		}
+	}
+	w.watchProbes(ctx, plan)
+	again := w.sendReport(ctx, plan, now)
+	if plan.Done && !w.stale {
+		return 0, true
+	}
+	for _, at := range []time.Time{plan.Wake, again} {
+		if !at.IsZero() {
+			wait = min(wait, at.Sub(now))
+		}
+	}
+	if len(w.exits) > 0 {
+		wait = min(wait, retryExit)
+	}
+	if w.facts.NetworkError != "" {
+		wait = min(wait, retryNetwork)
+	}
+	return max(wait, 0), false
+}
+
+// note remembers the plan for the next decision, and shows it to others.
+func (w *worker) note(plan podlife.Plan, now time.Time) {
+	if plan.Ending && !w.ending {
+		w.ending = true
+		w.stopStart()
+	}
+	if plan.Ending && w.facts.EndingSince.IsZero() {
+		w.facts.EndingSince = now
+	}
+	w.m.announce(w.facts.Pod, w.facts.Reported, &plan.Status)
+	w.facts.Reported = &plan.Status
+	w.show(&plan.Status)
+}
+
+// checkNetwork asks for the pod network, as long as the pod has yet to join it.
+func (w *worker) checkNetwork() {
+	w.facts.NetworkError = ""
+	if w.facts.Pod.Spec.HostNetwork || w.ending || slices.ContainsFunc(w.facts.Sandboxes, func(s podlife.Sandbox) bool { return s.Ready }) {
+		return
+	}
+	if err := w.m.o.NetworkReady(); err != nil {
+		w.facts.NetworkError = err.Error()
+		if w.networkError != err.Error() {
+			w.networkError = err.Error()
+			w.m.event(w.facts.Pod, "", corev1.EventTypeWarning, "NetworkNotReady", "network is not ready: "+err.Error())
+		}
+	}
+}
+
+// setPod takes a newer version of the pod.
+func (w *worker) setPod(pod *corev1.Pod) {
+	old := w.facts.Pod
+	if newerVersion(old, pod) {
+		return
+	}
+	w.facts.Pod = pod
+	if !apiequality.Semantic.DeepEqual(old.Labels, pod.Labels) || !apiequality.Semantic.DeepEqual(old.Annotations, pod.Annotations) {
+		w.m.o.Volumes.Update(pod)
+	}
+	if len(old.Spec.EphemeralContainers) != len(pod.Spec.EphemeralContainers) {
+		w.facts.VolumesReady = false // new ones may mount what none did before
+	}
+}
+
+// watchProbes runs the probes of the containers that the plan lists, and of no others.
+func (w *worker) watchProbes(ctx context.Context, plan podlife.Plan) {
+	for id, stop := range w.probes {
+		if !slices.Contains(plan.Probe, id) {
+			stop()
+			delete(w.probes, id)
+			delete(w.facts.Probes, id)
+		}
+	}
+	for _, id := range plan.Probe {
+		if _, running := w.probes[id]; !running {
+			w.startProbes(ctx, id)
+		}
+	}
+}
+
+func (w *worker) startProbes(ctx context.Context, id string) {
+	var obs podlife.Container
+	for _, c := range w.facts.Containers {
+		if c.ID == id {
+			obs = c
+		}
+	}
+	pod := w.facts.Pod
+	c := containerOf(pod, obs.Name)
+	if c == nil || !probes.Has(c) {
+		return
+	}
+	ctx, w.probes[id] = context.WithCancel(ctx)
+	target := probes.Target{Container: c, ID: id, IP: firstOf(w.podIPs()), Started: obs.Started}
+	resume := w.resumed(c.Name, id)
+	w.m.running.Go(func() {
+		w.m.prober.Watch(ctx, target, resume, func(p podlife.Probe) {
+			w.post(func() {
+				if ctx.Err() != nil {
+					return
+				}
+				if w.ending {
+					p.Unhealthy = false
+				}
+				w.facts.Probes[id] = p
+			})
+		}, func(eventType, reason, message string) {
+			if ctx.Err() == nil {
+				w.m.event(pod, c.Name, eventType, reason, message)
+			}
+		})
+	})
+}
+
+// resumed is what the API says of a container that ran before this agent did.
+func (w *worker) resumed(name, id string) podlife.Probe {
+	for _, s := range allStatuses(&w.facts.Pod.Status) {
+		if s.Name == name && s.ContainerID == "containerd://"+id {
+			return podlife.Probe{Started: isTrue(s.Started), Ready: s.Ready}
+		}
+	}
+	return podlife.Probe{}
+}
+
+func (w *worker) podIPs() []string {
+	if w.facts.Pod.Spec.HostNetwork {
+		return w.m.o.NodeFacts().HostIPs
+	}
+	for _, s := range w.facts.Sandboxes {
+		if s.Ready {
+			return s.IPs
+		}
+	}
+	return nil
+}
