@@ -9,7 +9,6 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 )
 
 func openExternal(ctx context.Context, o Options) (*Backend, error) {
@@ -31,7 +30,6 @@ func dial(ctx context.Context, o Options) (*clientv3.Client, error) {
 		DialTimeout:          timeout,
 		DialKeepAliveTime:    keepaliveTime,
 		DialKeepAliveTimeout: keepaliveLimit,
-		DialOptions:          []grpc.DialOption{grpc.WithBlock()},
 		Logger:               zap.New(klogCore{zap.ErrorLevel}),
 	}
 	if o.CAFile != "" || o.CertFile != "" {
@@ -43,6 +41,12 @@ func dial(ctx context.Context, o Options) (*clientv3.Client, error) {
 	}
 	c, err := clientv3.New(cfg)
 	if err != nil {
+		return nil, fmt.Errorf("store: etcd client: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if _, err := c.Get(ctx, healthKey); err != nil {
+		_ = c.Close()
 		return nil, fmt.Errorf("store: no answer from etcd at %s within %s (%w): check that it runs, the addresses and the TLS files",
 			strings.Join(o.Endpoints, ", "), timeout.Round(time.Second), err)
 	}

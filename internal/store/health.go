@@ -15,6 +15,8 @@ import (
 )
 
 const (
+	// healthKey is read to see whether etcd answers; it is never written.
+	healthKey     = "/registry/health"
 	healthTimeout = 2 * time.Second
 	guardInterval = 2 * time.Second
 	// reclaimInterval is how often a full database is compacted in the hope of room.
@@ -28,7 +30,7 @@ func (b *Backend) Live(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	if _, err := b.client.Get(ctx, "/registry/health"); err != nil {
+	if _, err := b.client.Get(ctx, healthKey); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("etcd gave no answer within %s: it has no quorum, or its disk is very slow (%w)", healthTimeout, err)
 		}
@@ -158,7 +160,7 @@ func (g *guard) recover(ctx context.Context) error {
 }
 
 func (g *guard) reclaim(ctx context.Context) error {
-	r, err := g.e.client.Get(ctx, "/registry/health")
+	r, err := g.e.client.Get(ctx, healthKey)
 	if err != nil {
 		return err
 	}
