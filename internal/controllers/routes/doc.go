@@ -4,8 +4,9 @@
 //
 // The list is a few ConfigMaps in the namespace everynode-system, each of 256 ranges at most:
 //
-//	name    node-routes-003        the ranges number 768 to 1023 of the cluster's
-//	data    10.42.3.0-24: 192.0.2.7    a range ("/" written "-") and the node's InternalIP
+//	name        node-routes-003                          the ranges number 768 to 1023 of the cluster's
+//	annotation  everynode.io/cluster-cidr: 10.40.0.0/14  the range that all pods are in
+//	data        10.43.7.0-24: 192.0.2.7                  a range ("/" written "-") and the node's InternalIP
 //
 // A range's place depends on the range alone, so that a node event touches one key of one
 // ConfigMap, and an agent that watches gets one small object. A burst of events (a fleet that

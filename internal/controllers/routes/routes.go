@@ -29,6 +29,10 @@ const (
 	managedByLabel = "app.kubernetes.io/managed-by"
 	managedBy      = "everynode"
 
+	// clusterCIDRAnnotation on each ConfigMap is the range that all pods are in: what a node neither
+	// masquerades nor sends to the world.
+	clusterCIDRAnnotation = "everynode.io/cluster-cidr"
+
 	// gather is how long events are gathered before their ConfigMaps are written.
 	gather = 50 * time.Millisecond
 	// retry is the pause after a failed write.
@@ -198,7 +202,7 @@ func (c *Controller) mapChanged(m *corev1.ConfigMap) {
 		return
 	}
 	c.stored[chunk] = m
-	if !holds(m, c.table.chunks[chunk]) {
+	if !c.holds(m, c.table.chunks[chunk]) {
 		c.mark(chunk)
 	}
 }
@@ -292,16 +296,14 @@ func (c *Controller) put(ctx context.Context, chunk int, want map[string]string,
 	case have == nil && len(want) == 0:
 		return nil, nil
 	case have == nil:
-		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: name, Labels: ownLabels()}, Data: want}
-		now, err = api.Create(ctx, m, metav1.CreateOptions{})
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: name, Labels: ownLabels()}}
+		now, err = api.Create(ctx, c.fill(m, want), metav1.CreateOptions{})
 	case len(want) == 0:
 		err = api.Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(have.UID))})
-	case holds(have, want):
+	case c.holds(have, want):
 		return have, nil
 	default:
-		m := have.DeepCopy()
-		m.Data, m.BinaryData = want, nil
-		now, err = api.Update(ctx, m, metav1.UpdateOptions{})
+		now, err = api.Update(ctx, c.fill(have.DeepCopy(), want), metav1.UpdateOptions{})
 	}
 	switch {
 	case err == nil:
@@ -318,9 +320,17 @@ func (c *Controller) put(ctx context.Context, chunk int, want map[string]string,
 	return have, err
 }
 
-// holds tells whether the ConfigMap has exactly these data.
-func holds(m *corev1.ConfigMap, want map[string]string) bool {
-	return len(m.BinaryData) == 0 && equality.Semantic.DeepEqual(m.Data, want)
+// fill makes m say what is wanted.
+func (c *Controller) fill(m *corev1.ConfigMap, want map[string]string) *corev1.ConfigMap {
+	m.Data, m.BinaryData = want, nil
+	metav1.SetMetaDataAnnotation(&m.ObjectMeta, clusterCIDRAnnotation, c.table.cluster.String())
+	return m
+}
+
+// holds tells whether m says what is wanted, and nothing else.
+func (c *Controller) holds(m *corev1.ConfigMap, want map[string]string) bool {
+	return len(m.BinaryData) == 0 && equality.Semantic.DeepEqual(m.Data, want) &&
+		m.Annotations[clusterCIDRAnnotation] == c.table.cluster.String()
 }
 
 // older tells whether a is an earlier version of b.

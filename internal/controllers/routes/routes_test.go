@@ -133,7 +133,8 @@ func (c *cluster) must(_ any, err error) {
 }
 
 func published(name string, data ...string) *corev1.ConfigMap {
-	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: name, UID: types.UID(name), ResourceVersion: "7"}, Data: map[string]string{}}
+	m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: name, UID: types.UID(name), ResourceVersion: "7",
+		Annotations: map[string]string{clusterCIDRAnnotation: "10.42.0.0/15"}}, Data: map[string]string{}}
 	for _, d := range data {
 		k, v, _ := strings.Cut(d, "=")
 		m.Data[k] = v
@@ -182,6 +183,21 @@ func TestStartsFromScratch(t *testing.T) {
 			"node-routes-001: 10.43.0.0-24=192.0.2.3")
 		if d := cmp.Diff([]string{"update node-routes-000", "delete node-routes-007"}, c.writes()); d != "" {
 			t.Errorf("writes (-want +got)\n%s", d)
+		}
+	})
+}
+
+func TestTheClusterRangeIsPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := published("node-routes-000", "10.42.0.0-24=192.0.2.1")
+		old.Annotations[clusterCIDRAnnotation] = "10.42.0.0/16" // before the range was widened
+		c := start(t, node("a", "10.42.0.0/24", "192.0.2.1"), node("b", "10.43.0.0/24", "192.0.2.2"), old)
+		for _, name := range []string{"node-routes-000", "node-routes-001"} {
+			m, err := c.CoreV1().ConfigMaps(Namespace).Get(t.Context(), name, metav1.GetOptions{})
+			c.must(m, err)
+			if got := m.Annotations[clusterCIDRAnnotation]; got != "10.42.0.0/15" {
+				t.Errorf("%s: cluster range %q, want 10.42.0.0/15", name, got)
+			}
 		}
 	})
 }
