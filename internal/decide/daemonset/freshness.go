@@ -47,22 +47,40 @@ func (s *Set) fresh(sl *slot, now time.Time, a *Actions) bool {
 func (s *Set) Created(name string, uid types.UID) {
 	s.slow.worked()
 	if sl := s.promised[name]; sl != nil {
-		sl.promise.uid, sl.retries = uid, 0
+		sl.promise.uid, sl.retries, sl.doubt = uid, 0, ""
 	}
 }
 
-// CreateFailed reports that a create did not work, as far as is known: it is tried again under the same name
-// after a delay. taken says that the name belongs to something else, so that another is tried, at once.
-func (s *Set) CreateFailed(name string, taken bool, now time.Time) {
+// Failure is how a create did not work.
+type Failure int
+
+const (
+	// Refused: the API said no, so that nothing was stored.
+	Refused Failure = iota
+	// Taken: the name belongs to something that is not this DaemonSet's pod for this node.
+	Taken
+	// Lost: nobody knows. The pod may be there, or come to be.
+	Lost
+)
+
+// CreateFailed reports that a create did not work. It is tried again after a delay, or at once under another
+// name if the name is taken. While it is not known whether a pod came to be, the slot keeps trying that very
+// name, whatever the revision is by then: any other could be a second pod.
+func (s *Set) CreateFailed(name string, why Failure, now time.Time) {
 	sl := s.promised[name]
 	if sl == nil { // it did work: the pod was seen before the answer came
 		s.slow.worked()
 		return
 	}
-	if taken {
+	switch why {
+	case Taken:
 		s.slow.worked()
 		sl.attempt++
-	} else {
+		sl.doubt = ""
+	case Lost:
+		sl.doubt = name
+		fallthrough
+	default:
 		s.slow.failed(sl.promise.epoch, now)
 		s.retryLater(sl, now)
 	}
@@ -73,7 +91,7 @@ func (s *Set) CreateFailed(name string, taken bool, now time.Time) {
 // again after a delay.
 func (s *Set) DeleteFailed(name string, uid types.UID, now time.Time) {
 	if p := s.pods[name]; p != nil && p.uid == uid {
-		p.askedAt = time.Time{}
+		p.askedAt, p.doubted = time.Time{}, true
 		s.retryLater(p.slot, now)
 		s.change(p.slot)
 	}
@@ -82,6 +100,9 @@ func (s *Set) DeleteFailed(name string, uid types.UID, now time.Time) {
 // Gone reports, after a Check, that no such pod exists. Facts about it that still come are ignored.
 func (s *Set) Gone(name string, uid types.UID) {
 	if sl := s.promised[name]; sl != nil && (sl.promise.uid == uid || sl.promise.uid == "") {
+		if sl.promise.uid == "" {
+			sl.doubt = name
+		}
 		s.breakPromise(sl)
 	}
 	if p := s.pods[name]; p != nil && uid != "" && p.uid == uid {

@@ -19,6 +19,8 @@ type pod struct {
 	readySince time.Time
 	// askedAt is when we asked for it to be deleted; zero when we did not, or it did not work.
 	askedAt time.Time
+	// doubted says that a delete did not report success: the pod may be going, and the budget counts it so.
+	doubted bool
 
 	revision   string // label controller-revision-hash
 	generation string // label pod-template-generation

@@ -112,6 +112,9 @@ func (s *Set) create(sl *slot, why Reason, now time.Time, a *Actions) {
 // freeName returns the first name that none of the slot's pods has. It depends on the pods that are there and
 // on nothing remembered, so another leader would choose the same.
 func (s *Set) freeName(sl *slot) (name string, attempt int) {
+	if sl.doubt != "" {
+		return sl.doubt, int(sl.attempt)
+	}
 	for attempt = int(sl.attempt); ; attempt++ {
 		name = podName(s.spec.name, s.spec.uid, sl.name, s.spec.revision, attempt)
 		if s.pods[name] == nil && s.claims[name] == nil {

@@ -7,7 +7,8 @@ type wave uint8
 
 const (
 	waveNone wave = iota
-	// waveReplace: the old pod is not available, so replacing it makes nothing worse. It needs no budget.
+	// waveReplace: the old pod is not available, or may be on its way out already, so replacing it makes nothing
+	// worse. It needs no budget.
 	waveReplace
 	// waveCandidate: the old pod is available; it is replaced when the budget has a place.
 	waveCandidate
@@ -49,7 +50,7 @@ func (s *Set) classify(sl *slot, t *tally, now time.Time) wave {
 		t.unavailable = !s.availableBy(sl, updated, now)
 	case !s.spec.rolling:
 		// OnDelete: an old pod waits for the user.
-	case !s.availableBy(sl, old, now):
+	case old.doubted || !s.availableBy(sl, old, now):
 		t.unavailable = true
 		return waveReplace
 	default:

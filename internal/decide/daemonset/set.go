@@ -154,12 +154,15 @@ func (s *Set) SetPod(p *corev1.Pod) {
 		s.attach(known)
 	} else {
 		s.labelled[known.revision]--
-		fact.slot, fact.askedAt = known.slot, known.askedAt
+		fact.slot, fact.askedAt, fact.doubted = known.slot, known.askedAt, known.doubted
 		*known = fact
 		s.labelled[known.revision]++
 	}
 	if sl := s.promised[p.Name]; sl != nil {
 		s.keepPromise(sl)
+	}
+	if known.slot.doubt == p.Name {
+		known.slot.doubt = ""
 	}
 	s.change(known.slot)
 }

@@ -21,6 +21,7 @@ type slot struct {
 	attempt  int32    // attempts below have names that others hold
 	retries  int32    // failed writes in a row
 	retryAt  time.Time
+	doubt    string  // the name of a create whose answer was lost: the pod may be there
 	failures backoff // of pods that fail on this node
 
 	tally   tally // what the set's counters hold for this slot

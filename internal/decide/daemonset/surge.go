@@ -57,6 +57,9 @@ func (s *Set) classifySurge(sl *slot, old, updated *pod, several bool, t *tally,
 		return waveSunset
 	case !open:
 		return waveReplace
+	case sl.doubt != "":
+		t.surging = true
+		return waveAddNow
 	case t.surviving:
 		return waveAdd
 	default:
