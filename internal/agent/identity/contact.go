@@ -126,19 +126,17 @@ func (h *handshake) checkClock(date string, now time.Time) error {
 		theirs = now // no Date: nothing to compare with
 	}
 	valid := !now.Before(h.leaf.NotBefore) && !now.After(h.leaf.NotAfter)
-	behind := theirs.Sub(now).Round(time.Second)
+	behind := theirs.Sub(now).Round(time.Minute)
 	switch {
 	case behind > tolerated:
-		return fmt.Errorf("this machine's clock is %v behind the server's (%s here, %s there), so certificates are not valid yet: set the clock, with NTP for example",
-			behind, now.UTC().Format(time.RFC3339), theirs.UTC().Format(time.RFC3339))
+		return fmt.Errorf("this machine's clock is %v behind the server's, so certificates are not valid yet: set the clock, with NTP for example", behind)
 	case valid:
 		return nil
 	case behind < -tolerated:
-		return fmt.Errorf("this machine's clock is %v ahead of the server's (%s here, %s there), so certificates seem to have expired: set the clock, with NTP for example",
-			-behind, now.UTC().Format(time.RFC3339), theirs.UTC().Format(time.RFC3339))
+		return fmt.Errorf("this machine's clock is %v ahead of the server's, so certificates seem to have expired: set the clock, with NTP for example", -behind)
 	default:
-		return fmt.Errorf("the server's certificate is valid from %s to %s, and now it is %s: restart the server, which renews it",
-			h.leaf.NotBefore.UTC().Format(time.RFC3339), h.leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the server's certificate is valid from %s to %s only: restart the server, which renews it",
+			h.leaf.NotBefore.UTC().Format(time.RFC3339), h.leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 }
 
@@ -146,7 +144,7 @@ func explainContact(server string, err error) error {
 	if h := (hopeless{}); errors.As(err, &h) {
 		return h
 	}
-	if record := (tls.RecordHeaderError{}); errors.As(err, &record) {
+	if record := (tls.RecordHeaderError{}); errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch) {
 		return hopelessf("what listens at %s does not speak TLS: --server wants the API server's address", server)
 	}
 	if u := (*url.Error)(nil); errors.As(err, &u) {
