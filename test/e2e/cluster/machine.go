@@ -291,3 +291,22 @@ func addAddress(h *netlink.Handle, name, cidr string) error {
 	}
 	return h.AddrAdd(link, a)
 }
+
+// AddUplink gives the machine an interface with an address and a default route that leads nowhere,
+// as a machine has whose network is down behind the first switch.
+func (m *Machine) AddUplink() error {
+	return m.network(func(h *netlink.Handle) error {
+		if err := h.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "uplink"}); err != nil {
+			return err
+		}
+		if err := addAddress(h, "eth0", "10.206.1.2/24"); err != nil {
+			return err
+		}
+		for _, name := range []string{"eth0", "uplink"} {
+			if err := linkUp(h, name); err != nil {
+				return err
+			}
+		}
+		return h.RouteAdd(&netlink.Route{Gw: net.IPv4(10, 206, 1, 1)})
+	})
+}
