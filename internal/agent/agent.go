@@ -5,6 +5,11 @@
 // configuration, routes, masquerade, the way to the API server), volumes, pods (what runs) and
 // streaming (logs, exec, attach, port-forward). internal/cli calls Run; nothing else does.
 //
+//	identity ──┐                       ┌─> node ── podCIDR ──> network ── Ready ──┐
+//	           ├─> client, CRI ────────┼─> services, objects ──> volumes          ├─> pods
+//	runtime ───┘                       ├─> images/*.tar, pause image ─────────────┘
+//	                                   └─> serving certificate ──> streaming
+//
 // It never stops a container because it stops itself: what runs keeps running, and the next start
 // finds it again by the labels the runtime keeps.
 package agent
@@ -12,7 +17,18 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/agent/cri"
+	"github.com/everynode/everynode/internal/agent/identity"
 )
+
+// stopTimeout bounds the time between the end of Run's context and its return.
+const stopTimeout = 4 * time.Second
 
 // Run is the node agent, from its options to the end of ctx. It returns nil when ctx ended, and an
 // error that says what to do when this machine, the options or the server do not allow a node here.
@@ -21,5 +37,87 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
-	return errors.New("not assembled yet")
+	begun := time.Now()
+	ip, err := checkMachine(o)
+	if err != nil {
+		return err
+	}
+	unlock, err := lockDataDir(o.DataDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if o.PodManifestPath != "" {
+		klog.FromContext(ctx).Info("Static pods are not run yet; the folder is ignored", "podManifestPath", o.PodManifestPath)
+	}
+	id, runtime, err := connect(ctx, o)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = runtime.Close(context.WithoutCancel(ctx)) }()
+	parts, err := assemble(o, ip, id, runtime)
+	if err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Agent assembled", "node", o.NodeName, "nodeIP", ip, "server", o.Server, "runtime", runtime.Name+"://"+runtime.Version, "after", time.Since(begun).Round(time.Millisecond))
+	return parts.run(ctx)
+}
+
+// connect gets this node's identity and its runtime, side by side: joining waits for the server.
+func connect(ctx context.Context, o Options) (id *identity.Identity, runtime *cri.Connection, err error) {
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		id, err = identity.Obtain(ctx, identity.Options{Server: o.Server, TokenFile: o.TokenFile, NodeName: o.NodeName, Dir: o.identityDir()})
+		return err
+	})
+	both.Go(func() (err error) {
+		runtime, err = connectRuntime(ctx, o.RuntimeEndpoint)
+		return err
+	})
+	return id, runtime, both.Wait()
+}
+
+// runtimePatience is how long a runtime may take to come up, after a boot say.
+const runtimePatience = 30 * time.Second
+
+func connectRuntime(ctx context.Context, endpoint string) (*cri.Connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, runtimePatience)
+	defer cancel()
+	runtime, err := cri.Connect(ctx, endpoint)
+	if errors.Is(err, cri.ErrNoSocket) && endpoint == DefaultRuntimeEndpoint {
+		return nil, fmt.Errorf("%w; install it with: apt-get install %s", err, packages)
+	}
+	return runtime, err
+}
+
+// run lets all parts work until ctx ends or one of them cannot.
+func (p *parts) run(ctx context.Context) error {
+	group, working := errgroup.WithContext(ctx)
+	for _, part := range p.list() {
+		group.Go(func() error {
+			if err := part.run(working); err != nil && working.Err() == nil {
+				return fmt.Errorf("%s: %w", part.name, err)
+			}
+			return nil
+		})
+	}
+	ended := make(chan error, 1)
+	go func() {
+		ended <- group.Wait()
+		p.close()
+	}()
+	<-working.Done()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTimeout):
+		klog.FromContext(ctx).Info("Some work did not end in time; it is left as it is", "timeout", stopTimeout)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return context.Cause(working)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -20,16 +21,20 @@ const (
 	avoidFor = 10 * time.Second
 )
 
-// forwarder passes TCP connections on to an API server that answers.
+// Servers are the API servers: those that are published as live, and the one the agent was told of.
+// The agent's own client connects by DialContext; what pods and the host send to the API's ClusterIP
+// is passed on, connection by connection.
 //
-// It works in user space because it must know that a server does not answer before it gives a
+// That works in user space because it must know that a server does not answer before it gives a
 // connection to it: NAT rules cannot, and would need a rule for every server, renewed with every
 // change, on every node. The kernel still moves the bytes (Go splices TCP to TCP), a connection
 // costs two goroutines, and an agent has a handful of them. TLS stays between the two ends.
-type forwarder struct {
+type Servers struct {
 	// fallback is the address the agent was given; tried last, and the only one known at first.
 	fallback string
-	dial     func(ctx context.Context, address string) (net.Conn, error)
+	// loopbackPort is set if that is on this machine's loopback, where pods cannot reach it.
+	loopbackPort string
+	dial         func(ctx context.Context, address string) (net.Conn, error)
 
 	mu    sync.Mutex
 	live  []string // as published
@@ -37,68 +42,93 @@ type forwarder struct {
 	next  int
 }
 
-func newForwarder(fallback string) *forwarder {
+// NewServers begins with the server's URL that the agent was given.
+func NewServers(server string) *Servers {
+	address, loopbackPort := serverAddress(server)
 	dialer := &net.Dialer{Timeout: dialTimeout}
-	return &forwarder{
-		fallback: fallback,
-		avoid:    map[string]time.Time{},
+	return &Servers{
+		fallback:     address,
+		loopbackPort: loopbackPort,
+		avoid:        map[string]time.Time{},
 		dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", address)
 		},
 	}
 }
 
+// serverAddress is the host and port of a server's URL, and the port if the host is loopback.
+func serverAddress(server string) (address, loopbackPort string) {
+	u, err := url.Parse(server)
+	if err != nil || u.Hostname() == "" {
+		return "", ""
+	}
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsLoopback() || u.Hostname() == "localhost" {
+		loopbackPort = port
+	}
+	return net.JoinHostPort(u.Hostname(), port), loopbackPort
+}
+
+// DialContext connects to a server that answers, whatever address is asked for. It is for a client
+// that knows the servers by a name that all their certificates carry.
+func (s *Servers) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
+	return s.connect(ctx)
+}
+
 // setServers takes in the live servers' addresses.
-func (f *forwarder) setServers(addresses []string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.live = slices.Compact(slices.Sorted(slices.Values(addresses)))
-	for address := range f.avoid {
-		if !slices.Contains(f.live, address) {
-			delete(f.avoid, address)
+func (s *Servers) setServers(addresses []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live = slices.Compact(slices.Sorted(slices.Values(addresses)))
+	for address := range s.avoid {
+		if !slices.Contains(s.live, address) {
+			delete(s.avoid, address)
 		}
 	}
 }
 
 // order is the servers in the order in which a connection tries them: each connection begins with
 // another one, those that failed lately come behind, the fallback last.
-func (f *forwarder) order(now time.Time) []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (s *Servers) order(now time.Time) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var good, bad []string
-	for i := range f.live {
-		address := f.live[(f.next+i)%len(f.live)]
-		if now.Before(f.avoid[address]) {
+	for i := range s.live {
+		address := s.live[(s.next+i)%len(s.live)]
+		if now.Before(s.avoid[address]) {
 			bad = append(bad, address)
 		} else {
 			good = append(good, address)
 		}
 	}
-	f.next++
+	s.next++
 	order := append(good, bad...)
-	if f.fallback != "" && !slices.Contains(order, f.fallback) {
-		order = append(order, f.fallback)
+	if s.fallback != "" && !slices.Contains(order, s.fallback) {
+		order = append(order, s.fallback)
 	}
 	return order
 }
 
 // connect returns a connection to the first server that answers.
-func (f *forwarder) connect(ctx context.Context) (net.Conn, error) {
+func (s *Servers) connect(ctx context.Context) (net.Conn, error) {
 	var errs []error
-	for _, address := range f.order(time.Now()) {
-		conn, err := f.dial(ctx, address)
+	for _, address := range s.order(time.Now()) {
+		conn, err := s.dial(ctx, address)
 		if err == nil {
-			f.mu.Lock()
-			delete(f.avoid, address)
-			f.mu.Unlock()
+			s.mu.Lock()
+			delete(s.avoid, address)
+			s.mu.Unlock()
 			return conn, nil
 		}
 		errs = append(errs, err)
-		f.mu.Lock()
-		if address != f.fallback {
-			f.avoid[address] = time.Now().Add(avoidFor)
+		s.mu.Lock()
+		if address != s.fallback {
+			s.avoid[address] = time.Now().Add(avoidFor)
 		}
-		f.mu.Unlock()
+		s.mu.Unlock()
 		if ctx.Err() != nil {
 			break
 		}
@@ -107,7 +137,7 @@ func (f *forwarder) connect(ctx context.Context) (net.Conn, error) {
 }
 
 // serve accepts connections until ctx ends; then it closes those that are open too.
-func (f *forwarder) serve(ctx context.Context, l net.Listener) {
+func (s *Servers) serve(ctx context.Context, l net.Listener) {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
@@ -126,13 +156,13 @@ func (f *forwarder) serve(ctx context.Context, l net.Listener) {
 			}
 			continue
 		}
-		conns.Go(func() { f.forward(ctx, client) })
+		conns.Go(func() { s.forward(ctx, client) })
 	}
 }
 
-func (f *forwarder) forward(ctx context.Context, client net.Conn) {
+func (s *Servers) forward(ctx context.Context, client net.Conn) {
 	defer func() { _ = client.Close() }()
-	server, err := f.connect(ctx)
+	server, err := s.connect(ctx)
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("Refused a connection to the API server", "from", client.RemoteAddr(), "err", err)
 		return

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,8 +35,8 @@ const (
 type Options struct {
 	// NodeIP is the address other nodes reach this one at.
 	NodeIP net.IP
-	// Server is the API server's URL as the agent was given it: the last resort of the forwarder.
-	Server string
+	// Servers are where connections for the API server go.
+	Servers *Servers
 	// CNIConfDir is where the container runtime reads network configurations.
 	CNIConfDir string
 	// IPAMDir is where host-local keeps the addresses in use.
@@ -56,11 +55,8 @@ type Options struct {
 
 // Validate reports the first option that is missing or wrong.
 func (o *Options) Validate() error {
-	if o.NodeIP == nil || o.Client == nil || o.CNIConfDir == "" || o.IPAMDir == "" {
-		return errors.New("network: NodeIP, Client, CNIConfDir and IPAMDir must be set")
-	}
-	if _, err := url.Parse(o.Server); err != nil || o.Server == "" {
-		return fmt.Errorf("network: Server %q: want the API server's URL", o.Server)
+	if o.NodeIP == nil || o.Client == nil || o.Servers == nil || o.CNIConfDir == "" || o.IPAMDir == "" {
+		return errors.New("network: NodeIP, Client, Servers, CNIConfDir and IPAMDir must be set")
 	}
 	if _, err := netip.ParsePrefix(o.ClusterCIDR); err != nil {
 		return fmt.Errorf("network: ClusterCIDR: %w", err)
@@ -73,9 +69,8 @@ func (o *Options) Validate() error {
 
 // Network is this node's pod network.
 type Network struct {
-	o         Options
-	routes    *routeTable
-	forwarder *forwarder
+	o      Options
+	routes *routeTable
 	// bridgePort is the port on the bridge's address at which a server on loopback is reached; "" if
 	// the server can be reached without.
 	bridgePort string
@@ -107,32 +102,14 @@ func New(o Options) (*Network, error) {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	server, bridgePort := serverAddress(o.Server)
 	return &Network{
 		o:          o,
 		routes:     newRouteTable(netAddr(o.NodeIP)),
-		forwarder:  newForwarder(server),
-		bridgePort: bridgePort,
+		bridgePort: o.Servers.loopbackPort,
 		wake:       make(chan struct{}, 1),
 		want:       desired{cluster: netip.MustParsePrefix(o.ClusterCIDR).Masked(), service: netip.MustParseAddr(o.APIServiceIP)},
 		err:        errNoRange,
 	}, nil
-}
-
-// serverAddress is the host and port of a server's URL, and the port if the host is loopback.
-func serverAddress(server string) (address, loopbackPort string) {
-	u, err := url.Parse(server)
-	if err != nil {
-		return "", ""
-	}
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
-	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsLoopback() || u.Hostname() == "localhost" {
-		loopbackPort = port
-	}
-	return net.JoinHostPort(u.Hostname(), port), loopbackPort
 }
 
 // Run keeps the network as it should be until ctx ends, and leaves it there: pods go on using it.
@@ -332,7 +309,7 @@ func (n *Network) followServers(ctx context.Context) {
 		for _, slice := range all {
 			addresses = append(addresses, endpoints(slice)...)
 		}
-		n.forwarder.setServers(addresses)
+		n.o.Servers.setServers(addresses)
 		klog.FromContext(ctx).V(2).Info("API servers", "addresses", addresses)
 	}
 	watch.Run(ctx, n.o.Client, n.o.Client.DiscoveryV1().EndpointSlices(corev1.NamespaceDefault), &discoveryv1.EndpointSlice{},
@@ -409,7 +386,7 @@ func (n *Network) listen(ctx context.Context, address string) error {
 	n.listeners = append(n.listeners, l)
 	go func() {
 		defer close(l.ended)
-		n.forwarder.serve(ctx, socket)
+		n.o.Servers.serve(ctx, socket)
 	}()
 	return nil
 }

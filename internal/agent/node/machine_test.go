@@ -16,17 +16,17 @@ func computer(t *testing.T) machine {
 	t.Helper()
 	root := t.TempDir()
 	for name, content := range map[string]string{
-		"proc/meminfo":                   "MemTotal:        2097152 kB\nMemAvailable:    1048576 kB\nSwapTotal:  1024 kB\nHugePages_Total: 4\n",
-		"proc/loadavg":                   "0.10 0.20 0.30 2/345 6789\n",
-		"proc/sys/kernel/pid_max":        "32768\n",
-		"proc/sys/kernel/threads-max":    "15000\n",
-		"proc/sys/kernel/random/boot_id": "b00t\n",
-		"proc/sys/kernel/osrelease":      "6.1.0\n",
-		"sys/devices/system/cpu/online":  "0-2,5\n",
+		"proc/meminfo":                                             "MemTotal:        2097152 kB\nMemAvailable:    1048576 kB\nSwapTotal:  1024 kB\nHugePages_Total: 4\n",
+		"proc/loadavg":                                             "0.10 0.20 0.30 2/345 6789\n",
+		"proc/sys/kernel/pid_max":                                  "32768\n",
+		"proc/sys/kernel/threads-max":                              "15000\n",
+		"proc/sys/kernel/random/boot_id":                           "b00t\n",
+		"proc/sys/kernel/osrelease":                                "6.1.0\n",
+		"sys/devices/system/cpu/online":                            "0-2,5\n",
 		"sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages":    "4\n",
 		"sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages": "0\n",
-		"etc/machine-id": "m1\n",
-		"etc/os-release": "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
+		"etc/machine-id":                                           "m1\n",
+		"etc/os-release":                                           "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n",
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -76,6 +76,9 @@ type Node struct {
 	machine machine
 	started time.Time
 
+	// first is closed by the first status that was written.
+	first     chan struct{}
+	firstOnce sync.Once
 	// poked wakes the reporting loop before its time.
 	poked chan struct{}
 	// lost is set once the Node was deleted, or taken over by another agent.
@@ -110,6 +113,7 @@ func New(o Options) (*Node, error) {
 	return &Node{
 		o:            o,
 		machine:      machine{root: "/", disk: o.DataDir},
+		first:        make(chan struct{}),
 		poked:        make(chan struct{}, 1),
 		lastPressure: map[corev1.NodeConditionType]time.Time{},
 	}, nil
@@ -136,6 +140,9 @@ func (n *Node) Poke() {
 	default:
 	}
 }
+
+// Reported is closed once the server has this machine's status, addresses included.
+func (n *Node) Reported() <-chan struct{} { return n.first }
 
 // Current is the Node as the server last had it; nil before registration. It must not be changed.
 func (n *Node) Current() *corev1.Node {

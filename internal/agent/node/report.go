@@ -72,6 +72,7 @@ func (n *Node) reportOnce(ctx context.Context) (bool, error) {
 		return ready, err
 	}
 	n.reported = now
+	n.firstOnce.Do(func() { close(n.first) })
 	n.mu.Lock()
 	// The watch may have brought a later state already.
 	if n.current.ResourceVersion == node.ResourceVersion {

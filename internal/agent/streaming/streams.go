@@ -214,4 +214,3 @@ func hasContainer(pod *corev1.Pod, name string) bool {
 	}
 	return false
 }
-

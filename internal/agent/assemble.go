@@ -1,0 +1,233 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/agent/cri"
+	"github.com/everynode/everynode/internal/agent/identity"
+	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/network"
+	"github.com/everynode/everynode/internal/agent/node"
+	"github.com/everynode/everynode/internal/agent/objects"
+	"github.com/everynode/everynode/internal/agent/pods"
+	"github.com/everynode/everynode/internal/agent/streaming"
+	"github.com/everynode/everynode/internal/agent/volumes"
+)
+
+// apiServerName is in the certificate of every API server, whatever its address.
+const apiServerName = "kubernetes"
+
+func (o Options) identityDir() string { return filepath.Join(o.DataDir, "agent", "pki") }
+func (o Options) podsDir() string     { return filepath.Join(o.DataDir, "pods") }
+func (o Options) imagesDir() string   { return filepath.Join(o.DataDir, "images") }
+func (o Options) ipamDir() string     { return filepath.Join(o.DataDir, "cni", "ipam") }
+
+// listenAddress is where the node's own API listens.
+func (o Options) listenAddress() string {
+	host := ""
+	if o.ListenLoopbackOnly {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, strconv.Itoa(o.ListenPort))
+}
+
+// parts is everything that works while the agent runs.
+type parts struct {
+	o        Options
+	ip       net.IP
+	identity *identity.Identity
+	runtime  *cri.Connection
+	client   kubernetes.Interface
+	events   *events
+	nodeRef  *corev1.ObjectReference
+	node     *node.Node
+	network  *network.Network
+	services *services
+	objects  *objects.Cache
+	volumes  *volumes.Manager
+	pods     *pods.Manager
+	api      *streaming.Server
+}
+
+// assemble makes the parts and connects them; nothing works yet.
+func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connection) (*parts, error) {
+	p := &parts{o: o, ip: ip, identity: id, runtime: runtime, nodeRef: &corev1.ObjectReference{
+		// The kubelet's events carry the name as UID, and kubectl looks for them so.
+		APIVersion: "v1", Kind: "Node", Name: o.NodeName, UID: types.UID(o.NodeName),
+	}}
+	servers := network.NewServers(o.Server)
+	config := id.Config()
+	// All requests of this agent go to whichever server answers, not only to the one it was given.
+	config.Dial = servers.DialContext
+	config.ServerName = apiServerName
+	var err error
+	if p.client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("client of the API server: %w", err)
+	}
+	p.events = newEvents(p.client, o.NodeName)
+	p.network, err = network.New(network.Options{
+		NodeIP: ip, Servers: servers, CNIConfDir: o.CNIConfDir, IPAMDir: o.ipamDir(),
+		ClusterCIDR: o.ClusterCIDR, APIServiceIP: o.APIServiceIP, Client: p.client,
+		Recorder: p.events.recorder, NodeRef: p.nodeRef,
+		Changed: func() { p.node.Poke() },
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.node, err = node.New(node.Options{
+		Name: o.NodeName, Labels: o.NodeLabels, IP: ip, Port: o.ListenPort, DataDir: o.DataDir,
+		Client: p.client, Runtime: runtime.Runtime, NetworkReady: p.network.Ready, OnNode: p.network.SetNode,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.services = newServices(p.client, p.network.SetAPIService)
+	if err := p.assemblePods(); err != nil {
+		return nil, err
+	}
+	p.api, err = streaming.New(streaming.Options{
+		Address: o.listenAddress(), NodeName: o.NodeName, Certificate: id.ServingCertificate(), ClientCA: id.CA(),
+		Client: p.client, Pods: p.pods, Runtime: runtime.Runtime,
+	})
+	return p, err
+}
+
+func (p *parts) assemblePods() error {
+	p.objects = objects.New(p.client)
+	volumeOptions := volumes.Options{Root: p.o.podsDir(), Objects: p.objects, NodeName: p.o.NodeName, ClusterCA: p.identity.CA}
+	if err := volumeOptions.Validate(); err != nil {
+		return err
+	}
+	p.volumes = volumes.New(volumeOptions)
+	facts := volumes.Facts{NodeName: p.o.NodeName, HostIPs: []string{p.ip.String()}, Allocatable: p.node.Allocatable()}
+	var err error
+	p.pods, err = pods.New(pods.Options{
+		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: "/everynode-" + p.o.NodeName,
+		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
+		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
+		NodeFacts: func() volumes.Facts { return facts },
+		DNS:       network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
+		RuntimeHandler: p.runtimeHandler,
+	})
+	return err
+}
+
+// runtimeHandler is what the runtime calls a RuntimeClass.
+func (p *parts) runtimeHandler(class string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	rc, err := p.client.NodeV1().RuntimeClasses().Get(ctx, class, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("runtime class %q: %w", class, err)
+	}
+	return rc.Handler, nil
+}
+
+// part is one of the things that work side by side.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+func (p *parts) list() []part {
+	return []part{
+		{"identity", p.identity.Run},
+		{"node", p.node.Run},
+		{"network", p.network.Run},
+		{"services", p.services.run},
+		{"volumes", p.volumes.Run},
+		{"pods", p.runPods},
+		{"node API", p.api.Run},
+		{"serving certificate", p.serveCertified},
+	}
+}
+
+// runPods runs pods once the images that came with the machine can be used.
+func (p *parts) runPods(ctx context.Context) error {
+	if err := p.preload(ctx); err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "Some images could not be imported")
+		p.events.recorder.Event(p.nodeRef, corev1.EventTypeWarning, "ImageImportFailed", err.Error())
+	}
+	if err := p.sweepLeases(ctx); err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "Pod addresses of sandboxes that are gone could not be given back")
+	}
+	return p.pods.Run(ctx)
+}
+
+func (p *parts) preload(ctx context.Context) error {
+	if p.runtime.Name != "containerd" {
+		klog.FromContext(ctx).Info("Image archives are imported into containerd only", "runtime", p.runtime.Name, "archives", p.o.imagesDir())
+		return nil
+	}
+	return images.Preload(ctx, images.PreloadOptions{
+		Socket: cri.SocketPath(p.o.RuntimeEndpoint), Dir: p.o.imagesDir(), Images: p.runtime.Images,
+	})
+}
+
+func (p *parts) sweepLeases(ctx context.Context) error {
+	sandboxes, err := p.runtime.Runtime.ListPodSandbox(ctx, nil)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]bool, len(sandboxes))
+	for _, sandbox := range sandboxes {
+		known[sandbox.Id] = true
+	}
+	freed, err := network.SweepLeases(p.o.ipamDir(), func(id string) bool { return known[id] })
+	if freed > 0 {
+		klog.FromContext(ctx).Info("Gave back pod addresses of sandboxes that are gone", "addresses", freed)
+	}
+	return err
+}
+
+// serveCertified asks for the serving certificate once the Node has this machine's addresses, which
+// the server checks it against.
+func (p *parts) serveCertified(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-p.node.Reported():
+	}
+	if err := p.identity.Serving(ctx, []net.IP{p.ip}); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// events sends events about pods and the node to the API server.
+type events struct {
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+}
+
+// eventMemory bounds what is remembered to recognise repeated events; client-go's default of 4096
+// entries would be a good part of an idle agent's memory.
+const eventMemory = 512
+
+func newEvents(client kubernetes.Interface, nodeName string) *events {
+	b := record.NewBroadcasterWithCorrelatorOptions(record.CorrelatorOptions{LRUCacheSize: eventMemory})
+	b.StartStructuredLogging(3)
+	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	return &events{broadcaster: b, recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})}
+}
+
+// close drops what nobody may wait for any more.
+func (p *parts) close() {
+	p.events.broadcaster.Shutdown()
+	p.objects.Close()
+}
