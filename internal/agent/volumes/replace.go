@@ -42,20 +42,28 @@ func replace(dir string, files payload, own func() error) error {
 	if err != nil {
 		return err
 	}
-	now, err := os.Readlink(filepath.Join(dir, current))
+	before, err := os.Readlink(filepath.Join(dir, current))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if now == "" || !files.same(filepath.Join(dir, now)) {
+	now := before
+	if before == "" || !files.same(filepath.Join(dir, before)) {
 		if now, err = swap(dir, files, own); err != nil {
 			return err
 		}
 	}
-	if err := link(dir, files); err != nil {
+	if err := errors.Join(link(dir, files), unlink(dir, files)); err != nil {
 		return err
 	}
-	return sweep(dir, files, now)
+	if before != "" && before != now {
+		time.Sleep(lookup)
+	}
+	return sweep(dir, now)
 }
+
+// lookup is how long old data outlives the swap: the kernel may have resolved
+// ..data for someone just before, and not yet found the file in it.
+const lookup = 10 * time.Millisecond
 
 // clean returns the files under clean paths, or an error if one leads astray. What
 // begins with ".." is ours.
@@ -172,33 +180,36 @@ func link(dir string, files payload) error {
 	return nil
 }
 
-// sweep removes links to files that are gone, and data that is not current.
-func sweep(dir string, files payload, now string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	wanted := map[string]bool{current: true, now: true}
+// unlink removes links to files that are gone.
+func unlink(dir string, files payload) error {
+	wanted := map[string]bool{}
 	for path := range files {
 		wanted[top(path)] = true
 	}
+	return each(dir, func(name, full string) error {
+		if target, _ := os.Readlink(full); wanted[name] || target != filepath.Join(current, name) {
+			return nil
+		}
+		return os.Remove(full)
+	})
+}
+
+// sweep removes data that is not current.
+func sweep(dir, now string) error {
+	return each(dir, func(name, full string) error {
+		if name == current || name == now || !strings.HasPrefix(name, "..") {
+			return nil
+		}
+		return os.RemoveAll(full)
+	})
+}
+
+func each(dir string, do func(name, full string) error) error {
+	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		if wanted[e.Name()] {
-			continue
-		}
-		full := filepath.Join(dir, e.Name())
-		target, _ := os.Readlink(full)
-		switch {
-		case strings.HasPrefix(e.Name(), ".."):
-			err = os.RemoveAll(full)
-		case target == filepath.Join(current, e.Name()):
-			err = os.Remove(full)
-		}
-		if err != nil {
-			return err
-		}
+		err = errors.Join(err, do(e.Name(), filepath.Join(dir, e.Name())))
 	}
-	return nil
+	return err
 }
 
 // top is the first element of a path.
