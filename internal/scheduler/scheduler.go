@@ -14,6 +14,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
+	"k8s.io/kubernetes/pkg/scheduler/profile"
 )
 
 // userAgent is how the scheduler calls itself towards the API server.
@@ -43,7 +44,7 @@ func (o *Options) Validate() error {
 // Scheduler is upstream's scheduler, wired and ready to run.
 type Scheduler struct {
 	informers   informers.SharedInformerFactory
-	broadcaster events.EventBroadcasterAdapter
+	broadcaster events.EventBroadcaster
 	upstream    *upstream.Scheduler
 }
 
@@ -67,8 +68,8 @@ func newScheduler(ctx context.Context, client kubernetes.Interface, shared infor
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: default profile: %w", err)
 	}
-	b := events.NewEventBroadcasterAdapterWithContext(ctx, client)
-	s, err := upstream.New(ctx, client, view{shared}, nil, b.NewRecorder, upstream.WithProfiles(profiles...))
+	b := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
+	s, err := upstream.New(ctx, client, view{shared}, nil, profile.NewRecorderFactory(b), upstream.WithProfiles(profiles...))
 	if err != nil {
 		b.Shutdown()
 		return nil, fmt.Errorf("scheduler: %w", err)
@@ -96,8 +97,10 @@ func profiles() ([]config.KubeSchedulerProfile, error) {
 // scheduler's own state hold everything that existed at the start.
 func (s *Scheduler) Run(ctx context.Context) error {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithName("scheduler"))
-	s.broadcaster.StartRecordingToSink(ctx.Done())
 	defer s.broadcaster.Shutdown()
+	if err := s.broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
+		return fmt.Errorf("scheduler: recording events: %w", err)
+	}
 
 	s.informers.Start(ctx.Done())
 	s.informers.WaitForCacheSync(ctx.Done())

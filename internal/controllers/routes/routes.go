@@ -137,7 +137,7 @@ func (c *Controller) register() error {
 // Run makes the namespace and the access rules, and then keeps the ConfigMaps current until ctx is
 // over; it returns nil then. The Nodes' informer is started by whoever made it.
 func (c *Controller) Run(ctx context.Context) error {
-	logger := klog.FromContext(ctx).WithName("routes")
+	logger := klog.FromContext(ctx)
 	for {
 		err := ensureAccess(ctx, c.client)
 		if err == nil {
