@@ -31,6 +31,13 @@ func running(t *testing.T, test func(t *testing.T, w *world)) {
 	})
 }
 
+// settle waits until the last change is done with, old data and all.
+func settle() {
+	synctest.Wait()
+	time.Sleep(lookup)
+	synctest.Wait()
+}
+
 func TestChangesAreSeenAtOnce(t *testing.T) {
 	running(t, func(t *testing.T, w *world) {
 		w.objects.setConfigMap("settings", map[string]string{"a": "1"})
@@ -40,24 +47,24 @@ func TestChangesAreSeenAtOnce(t *testing.T) {
 		if read(t, dir, "a") != "2" || read(t, dir, "b") != "3" {
 			t.Error("the change is not there at once")
 		}
-		time.Sleep(lookup)
+		settle()
 		w.objects.setConfigMap("settings", map[string]string{"b": "3"})
-		synctest.Wait()
+		settle()
 		if exists(dir + "/a") {
 			t.Error("a key that is gone is still there")
 		}
 		// The object goes: what is there stays, and its return is seen.
-		time.Sleep(lookup)
+		settle()
 		w.objects.mu.Lock()
 		delete(w.objects.configMaps, "settings")
 		w.objects.mu.Unlock()
 		w.Update(podOf(t, "u1", `{volumes: [{name: v, configMap: {name: settings}}]}`))
-		synctest.Wait()
+		settle()
 		if read(t, dir, "b") != "3" {
 			t.Error("contents went with the object")
 		}
 		w.objects.setConfigMap("settings", map[string]string{"b": "4"})
-		synctest.Wait()
+		settle()
 		if read(t, dir, "b") != "4" {
 			t.Error("the object came back unseen")
 		}
@@ -74,7 +81,7 @@ func TestOptionalObjectsAppear(t *testing.T) {
 	running(t, func(t *testing.T, w *world) {
 		dir := w.setup(podOf(t, "u1", `{volumes: [{name: v, configMap: {name: later, optional: true}}]}`))["v"].Path
 		w.objects.setConfigMap("later", map[string]string{"a": "1"})
-		synctest.Wait()
+		settle()
 		if read(t, dir, "a") != "1" {
 			t.Error("an optional ConfigMap that came later is not seen")
 		}
@@ -98,7 +105,7 @@ func TestTokensAreRenewed(t *testing.T) {
 		}
 		w.objects.failWith(nil)
 		time.Sleep(retryAfter)
-		synctest.Wait()
+		settle()
 		if read(t, dir, "short") == first {
 			t.Error("the token was not renewed after the server came back")
 		}
@@ -118,12 +125,12 @@ func TestLabelsAreSeen(t *testing.T) {
 		changed := podOf(t, "u1", spec)
 		changed.Labels = map[string]string{"app": "db"}
 		w.Update(changed)
-		synctest.Wait()
+		settle()
 		if got := read(t, dir, "labels"); got != `app="db"` {
 			t.Errorf("got %s", got)
 		}
 		w.Update(podOf(t, "unknown", spec))
-		synctest.Wait()
+		settle()
 		if len(w.pods) != 1 {
 			t.Error("an unknown pod is remembered")
 		}
@@ -226,10 +233,10 @@ func TestLeftoversOfAKillAreSwept(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "a")); err != nil { // killed before it was linked
 		t.Fatal(err)
 	}
-	if err := replace(dir, files, none); err != nil {
+	if err := replace(dir, payload{"a": {[]byte("1"), 0o644, nil}, "b": {[]byte("1"), 0o644, nil}}, none); err != nil {
 		t.Fatal(err)
 	}
-	if read(t, dir, "a") != "1" {
+	if read(t, dir, "a") != "1" || read(t, dir, "b") != "1" {
 		t.Error("the file is not visible")
 	}
 	for _, gone := range []string{"..data_tmp", "old", "..2026_01_02_03_04_05.6"} {
