@@ -3,6 +3,7 @@ package pods
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -86,7 +87,7 @@ func (w *worker) listContainers(ctx context.Context) ([]podlife.Container, error
 
 // exited is told by containerd that a container's process has ended.
 func (w *worker) exited(id string) {
-	w.exits[id] = w.m.now().Add(exitSeen)
+	w.exits[id] = w.m.now()
 	w.stale = true
 }
 
@@ -99,21 +100,41 @@ func (w *worker) settleExits() {
 	for _, s := range w.facts.Sandboxes {
 		alive[s.ID] = s.Ready
 	}
-	for id, until := range w.exits {
-		if !alive[id] || w.m.now().After(until) {
+	for id, announced := range w.exits {
+		if !alive[id] || w.m.now().Sub(announced) > expectExit {
 			delete(w.exits, id)
 		}
 	}
 }
 
-// addContainer takes a container that was just started.
-func (w *worker) addContainer(c podlife.Container) {
-	for i := range w.facts.Containers {
-		if w.facts.Containers[i].ID == c.ID {
-			return // a look has found it already, and knows more
-		}
+// nextExit is when to look for announced exits again: soon at first, for the CRI
+// plugin takes some milliseconds to note them, then more rarely.
+func (w *worker) nextExit(now time.Time) time.Duration {
+	wait := expectExit
+	for _, announced := range w.exits {
+		wait = min(wait, max(now.Sub(announced)/4, 5*time.Millisecond))
 	}
-	w.facts.Containers = append(w.facts.Containers, c)
+	return min(wait, 250*time.Millisecond)
+}
+
+// addContainer takes a container that was just started. A look may have found it
+// before it was started, or after it has ended.
+func (w *worker) addContainer(c podlife.Container) {
+	i := slices.IndexFunc(w.facts.Containers, func(old podlife.Container) bool { return old.ID == c.ID })
+	switch {
+	case i < 0:
+		w.facts.Containers = append(w.facts.Containers, c)
+	case w.facts.Containers[i].State != podlife.Exited:
+		w.facts.Containers[i] = c
+	}
+	w.register()
+}
+
+// addSandbox takes a sandbox that was just run, unless a look has found it already.
+func (w *worker) addSandbox(s podlife.Sandbox) {
+	if !slices.ContainsFunc(w.facts.Sandboxes, func(old podlife.Sandbox) bool { return old.ID == s.ID }) {
+		w.facts.Sandboxes = append(w.facts.Sandboxes, s)
+	}
 	w.register()
 }
 

@@ -100,7 +100,7 @@ func (w *worker) prepare(ctx context.Context, step podlife.Step, status corev1.P
 			if err != nil {
 				return nil, err
 			}
-			return func() { w.facts.Sandboxes = append(w.facts.Sandboxes, s) }, nil
+			return func() { w.addSandbox(s) }, nil
 		}
 	case podlife.StartContainer:
 		return w.startContainer(ctx, step)

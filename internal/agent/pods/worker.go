@@ -21,10 +21,9 @@ import (
 // Waits of the worker where something outside is expected to change.
 const (
 	retryObserve = 200 * time.Millisecond
-	// retryExit is how often to look for an exit that containerd has announced and
-	// its CRI plugin has not noted yet.
-	retryExit = 5 * time.Millisecond
-	exitSeen  = 2 * time.Second
+	// expectExit is how long an exit that containerd has announced may take to show
+	// in its CRI plugin.
+	expectExit = 30 * time.Second
 	// retryNetwork is how often to ask whether the pod network has come.
 	retryNetwork = 100 * time.Millisecond
 )
@@ -40,7 +39,7 @@ type worker struct {
 	facts podlife.Facts
 	// stale: the runtime may have changed in ways that the facts do not show.
 	stale bool
-	// exits are containers whose end was announced, with when to stop expecting it.
+	// exits are containers whose end was announced, and when.
 	exits map[string]time.Time
 	// ending as the last plan said. startCtx ends with it.
 	ending    bool
@@ -124,7 +123,7 @@ func (w *worker) run(ctx context.Context) {
 // turn is one round: look if need be, decide, begin what is to be done.
 func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 	wait = time.Hour
-	if w.stale {
+	if w.stale || len(w.exits) > 0 {
 		if err := w.observe(ctx); err != nil {
 			klog.FromContext(ctx).V(2).Info("Runtime does not answer", "err", err)
 			wait = retryObserve
@@ -151,7 +150,7 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 		}
 	}
 	if len(w.exits) > 0 {
-		wait = min(wait, retryExit)
+		wait = min(wait, w.nextExit(now))
 	}
 	if w.facts.NetworkError != "" {
 		wait = min(wait, retryNetwork)

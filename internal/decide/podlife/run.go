@@ -31,7 +31,7 @@ func (d *decision) dropSandboxes() {
 	for i := range d.Sandboxes {
 		s := &d.Sandboxes[i]
 		switch {
-		case s == d.sandbox:
+		case d.sandbox != nil && s.ID == d.sandbox.ID:
 		case s.Ready:
 			d.do(Step{Kind: StopSandbox, ID: s.ID, Why: "a newer sandbox of this pod is ready"})
 		case d.sandbox != nil && !d.holdsRecords(s.ID):
