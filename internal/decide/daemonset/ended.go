@@ -11,16 +11,15 @@ const (
 // deleteEnded deletes pods that have succeeded, and those that failed unless the node's back-off holds: what
 // rejects or kills one pod would do the same to the next.
 func (s *Set) deleteEnded(sl *slot, now time.Time, a *Actions) {
+	until := sl.failures.until()
 	sl.live(func(p *pod) bool {
 		switch {
 		case p.leaving() || !p.ended():
 		case p.succeeded:
 			s.delete(p, Succeeded, now, a)
+		case now.Before(until):
+			s.wake(sl, until)
 		default:
-			if until := sl.failures.until(); now.Before(until) {
-				s.wake(sl, until)
-				break
-			}
 			sl.failures.next(now)
 			s.delete(p, Failed, now, a)
 		}
@@ -36,7 +35,11 @@ type backoff struct {
 
 func (b *backoff) until() time.Time { return b.since.Add(b.delay) }
 
+// next notes a failure; several at one time are one.
 func (b *backoff) next(now time.Time) {
+	if b.delay > 0 && b.since.Equal(now) {
+		return
+	}
 	if b.delay == 0 || now.Sub(b.since) > 2*maxFailureDelay {
 		b.delay = firstFailureDelay
 	} else {

@@ -43,11 +43,12 @@ func (s *Set) fresh(sl *slot, now time.Time, a *Actions) bool {
 }
 
 // Created reports that a create worked, or met AlreadyExists on a pod of this DaemonSet for this node. The slot
-// stays closed until the pod is seen.
+// stays closed until that pod is seen.
 func (s *Set) Created(name string, uid types.UID) {
 	s.slow.worked()
 	if sl := s.promised[name]; sl != nil {
 		sl.promise.uid, sl.retries, sl.doubt = uid, 0, ""
+		s.keepPromise(sl)
 	}
 }
 
@@ -68,7 +69,7 @@ const (
 // name, whatever the revision is by then: any other could be a second pod.
 func (s *Set) CreateFailed(name string, why Failure, now time.Time) {
 	sl := s.promised[name]
-	if sl == nil { // it did work: the pod was seen before the answer came
+	if sl == nil { // a Check found out before the answer came
 		s.slow.worked()
 		return
 	}
@@ -114,19 +115,20 @@ func (s *Set) Gone(name string, uid types.UID) {
 // Found reports, after a Check, that the pod exists and whether it is going. One that should go and does not is
 // deleted again.
 func (s *Set) Found(name string, uid types.UID, terminating bool) {
-	if sl := s.promised[name]; sl != nil {
-		sl.promise.uid = uid
-	}
 	if p := s.pods[name]; p != nil && p.uid == uid && !terminating {
 		p.askedAt = time.Time{}
 		s.change(p.slot)
 	}
 }
 
-// keepPromise ends the slot's promise: the pod was seen. Its entry in the ledger is the pod's now.
+// keepPromise ends the slot's promise if the pod that was created is the one that was seen: not by its name
+// alone, which an earlier pod may have had. Its entry in the ledger is the pod's now.
 func (s *Set) keepPromise(sl *slot) {
+	if sl.promise.uid == "" || sl.promise.uid != sl.promise.seen {
+		return
+	}
 	delete(s.promised, sl.promise.name)
-	sl.promise, sl.retries = nil, 0
+	sl.promise = nil
 	s.change(sl)
 }
 

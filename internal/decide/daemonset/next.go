@@ -26,16 +26,16 @@ func (s *Set) Next(now time.Time, room int) Actions {
 	return a
 }
 
-// act is one round of deciding, most urgent first: whose pods these are, what each slot needs by itself, and
-// what the update's budget allows once that is known.
+// act is one round of deciding, most urgent first: whose pods these are, what each slot needs by itself, and in
+// a round without any of that, what the update's budget allows.
 func (s *Set) act(now time.Time, room int, a *Actions) {
 	s.claim(now, room, a)
 	for s.todo.len() > 0 && a.Len() < room {
 		s.decide(s.todo.pop(), now, a)
 	}
 	s.createMissing(now, room, a)
-	if s.todo.len() == 0 {
-		s.roll(now, room, a)
+	if len(s.changed) == 0 && s.todo.len() == 0 {
+		s.roll(now, room, a) // the budget is known only when nothing is left to count
 	}
 }
 
@@ -92,7 +92,7 @@ func (s *Set) wakeUp(now time.Time) time.Time {
 	if s.unowned.len() > 0 {
 		sooner(s.unowned.min().retryAt)
 	}
-	if s.missing.len() > 0 {
+	if s.missing.len() > 0 || s.waves[waveAddNow].len() > 0 || s.waves[waveAdd].len() > 0 {
 		sooner(s.slow.pausedUntil(now))
 	}
 	sooner(s.status.due(s.currentStatus(), now))

@@ -196,7 +196,9 @@ func (o *oracle) roll() {
 		}
 	}
 	for name := range o.pods {
-		names[name] = true
+		if o.node(name) != nil { // ours differs from upstream here: nodes that are gone use no budget
+			names[name] = true
+		}
 	}
 	var sortedNames []string
 	for name := range names {
@@ -262,7 +264,7 @@ func (o *oracle) rollSurge(names []string, desired, maxSurge int) {
 		}
 		n := o.node(name)
 		switch {
-		case oldPod == nil || n == nil:
+		case oldPod == nil:
 		case newPod != nil:
 			if !o.isAvailable(newPod) {
 				surging++

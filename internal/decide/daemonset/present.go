@@ -104,6 +104,9 @@ func (s *Set) create(sl *slot, why Reason, now time.Time, a *Actions) {
 		Template: s.spec.template,
 	}
 	sl.promise = &promise{name: name, bound: c.Bound, since: now, epoch: s.slow.sent()}
+	if p := s.pods[name]; p != nil { // a doubted name: this pod may be what the create meets
+		sl.promise.seen = p.uid
+	}
 	s.promised[name] = sl
 	s.change(sl)
 	a.Creates = append(a.Creates, c)

@@ -195,9 +195,10 @@ func TestConverges(t *testing.T) {
 			t.Fatalf("no rest: %s", dumpJSON(h.last))
 		}
 		h.checkAtRest(t)
+		before := h.set.counts
 		h.restart()
 		if a := h.next(math.MaxInt); a.Len() > 0 {
-			t.Fatalf("a new leader finds work: %s", dumpJSON(a))
+			t.Fatalf("a new leader finds work: %s\n%s\n%+v", dumpJSON(a), h.dump(), before)
 		}
 	})
 }
@@ -269,7 +270,7 @@ func TestAgreesWithOracle(t *testing.T) {
 		slices.Sort(deletes)
 		o = askOracle(h.world)
 		if d := cmp.Diff([][]string{o.creates, o.deletes}, [][]string{creates, deletes}, cmpopts.EquateEmpty()); d != "" {
-			t.Fatalf("creates and deletes (-oracle +machine):\n%s", d)
+			t.Fatalf("creates and deletes (-oracle +machine):\n%s\n%s", d, h.dump())
 		}
 	})
 }
@@ -343,6 +344,14 @@ func TestBudgetIsKept(t *testing.T) {
 			}
 		}
 	})
+}
+
+func (h *history) dump() string {
+	out := fmt.Sprintf("%+v\n", h.set.counts)
+	for _, name := range h.set.Nodes() {
+		out += dumpJSON(h.set.Explain(name, h.now)) + "\n"
+	}
+	return out
 }
 
 func dumpJSON(v any) string {

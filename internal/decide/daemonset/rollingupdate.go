@@ -20,7 +20,7 @@ const (
 )
 
 // classify finds the slot's part in the update, and counts it in the update's budget. Every node that should
-// have a pod, or has one, takes part.
+// have a pod, or has one, takes part; one that is gone takes none of the budget, though its pods may linger.
 func (s *Set) classify(sl *slot, t *tally, now time.Time) wave {
 	var old, updated *pod
 	pods, several := 0, false
@@ -37,7 +37,7 @@ func (s *Set) classify(sl *slot, t *tally, now time.Time) wave {
 		*place = p
 		return true
 	})
-	if pods == 0 && !t.desired && sl.promise == nil {
+	if sl.node == nil || (pods == 0 && !t.desired && sl.promise == nil) {
 		return waveNone
 	}
 	if s.spec.surges() {

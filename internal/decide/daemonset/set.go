@@ -159,10 +159,8 @@ func (s *Set) SetPod(p *corev1.Pod) {
 		s.labelled[known.revision]++
 	}
 	if sl := s.promised[p.Name]; sl != nil {
+		sl.promise.seen = p.UID
 		s.keepPromise(sl)
-	}
-	if known.slot.doubt == p.Name {
-		known.slot.doubt = ""
 	}
 	s.change(known.slot)
 }
@@ -171,7 +169,8 @@ func (s *Set) SetPod(p *corev1.Pod) {
 func (s *Set) RemovePod(name string, uid types.UID) {
 	delete(s.buried, uid)
 	s.dropClaim(name, uid)
-	if sl := s.promised[name]; sl != nil && uid != "" && sl.promise.uid == uid {
+	if sl := s.promised[name]; sl != nil {
+		sl.promise.seen = uid
 		s.keepPromise(sl)
 	}
 	if p := s.pods[name]; p != nil && (uid == "" || p.uid == uid) {

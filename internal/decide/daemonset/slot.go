@@ -21,7 +21,7 @@ type slot struct {
 	attempt  int32    // attempts below have names that others hold
 	retries  int32    // failed writes in a row
 	retryAt  time.Time
-	doubt    string  // the name of a create whose answer was lost: the pod may be there
+	doubt    string  // the name of a create whose answer was lost, until one is answered: the pod may be there
 	failures backoff // of pods that fail on this node
 
 	tally   tally // what the set's counters hold for this slot
@@ -35,7 +35,8 @@ type slot struct {
 // promise is a create that was handed out.
 type promise struct {
 	name  string
-	uid   types.UID // known once the API has answered
+	uid   types.UID // as the API answered; "" before
+	seen  types.UID // of the pod that was last seen under the name; maybe an earlier one
 	bound bool      // room is reserved for it
 	since time.Time
 	epoch int // of the slow start

@@ -51,8 +51,8 @@ func (s *Set) classifySurge(sl *slot, old, updated *pod, several bool, t *tally,
 		// present.go brings the new pod, or it is there.
 	case updated != nil:
 		t.surging = !s.availableBy(sl, updated, now)
-	case old.ended() || sl.node == nil:
-		// ended.go, or the pod garbage collector, takes it away.
+	case old.ended():
+		// ended.go takes it away.
 	case !open && t.surviving:
 		return waveSunset
 	case !open:
