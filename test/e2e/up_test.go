@@ -102,11 +102,11 @@ func (h *host) traces() map[string]string {
 	}
 	return map[string]string{
 		"processes":          h.processes(),
-		"mounts":             shell("cut -d' ' -f5 /proc/self/mountinfo"),
+		"mounts":             shell(`cut -d' ' -f5 /proc/self/mountinfo | grep -E '^/(run|var/l|sys|proc|$)'`),
 		"network namespaces": shell("ls /run/netns /var/run/netns 2>/dev/null; true"),
 		"links":              shell("ls /proc/sys/net/ipv4/conf"),
 		"addresses":          shell("ip -o address | awk '{print $2, $4}'"),
-		"routes":             shell("ip route show table all | grep -v '^broadcast\\|^fe80\\|^ff00\\|^multicast' | sed 's/ linkdown//'"),
+		"routes":             shell("ip route show table all | grep -Ev '^broadcast|fe80:|ff00:|^multicast' | sed 's/ linkdown//'"),
 		"rules":              shell("ip rule"),
 		"iptables":           shell(`iptables-save | grep -E '^-A|^:.* - '; true`),
 		"cgroups":            strings.Join(append(cgroups, more...), "\n"),

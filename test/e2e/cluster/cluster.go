@@ -245,21 +245,7 @@ func (c *Cluster) plug(n *Node, number int) error {
 func (n *Node) StartContainerd() {
 	n.t.Helper()
 	l := n.cluster.layout
-	var err error
-	n.Do(func() {
-		var tools containerd.Tools
-		if tools, err = containerd.FindTools(); err != nil {
-			return
-		}
-		if err = os.MkdirAll(l.DataDir, 0o700); err != nil {
-			return
-		}
-		var config containerd.Config
-		if config, err = containerd.Detect(l, tools); err == nil {
-			err = config.Write()
-		}
-	})
-	if err != nil {
+	if err := n.configureContainerd(); err != nil {
 		n.t.Fatalf("%s: %v", n.Name, err)
 	}
 	n.Containerd = n.Start("containerd", "/usr/bin/containerd", "--config", l.ContainerdConfig())
@@ -270,6 +256,26 @@ func (n *Node) StartContainerd() {
 		}
 		return err
 	})
+}
+
+// configureContainerd writes the configuration that `everynode up` would. What this machine can do
+// is found from outside: a thread has no /proc/self in a PID namespace that it is not in.
+func (n *Node) configureContainerd() error {
+	tools, err := containerd.FindTools()
+	if err != nil {
+		return err
+	}
+	real := layout.Layout{DataDir: n.Path(n.cluster.layout.DataDir)}
+	if err := os.MkdirAll(real.DataDir, 0o700); err != nil {
+		return err
+	}
+	config, err := containerd.Detect(real, tools)
+	if err != nil {
+		return err
+	}
+	config.Layout = n.cluster.layout
+	n.Do(func() { err = config.Write() })
+	return err
 }
 
 // StartAgent starts the node's agent; the token matters only for a node that has not joined yet.
@@ -289,9 +295,7 @@ func (n *Node) StartAgent(token string) {
 
 // ReadySandboxes are the UIDs of the pods that the node's runtime runs, sorted.
 func (n *Node) ReadySandboxes(ctx context.Context) ([]string, error) {
-	// The machine's socket, seen through its root: gRPC dials from threads that are not in there.
-	l := layout.Layout{RunDir: fmt.Sprintf("/proc/%d/root%s", n.PID(), n.cluster.layout.RunDir)}
-	r, err := containerd.Connect(ctx, l)
+	r, err := containerd.Connect(ctx, n.outside())
 	if err != nil {
 		return nil, err
 	}

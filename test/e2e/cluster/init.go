@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/everynode/everynode/internal/cli/layout"
@@ -80,6 +82,7 @@ func prepare(name, dir string) error {
 		func() error { return unix.Sethostname([]byte(name)) },
 		// Private first: else the mounts below would appear on the real machine.
 		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+		func() error { return detachBelow("/run/", "/var/lib/", "/var/log/") },
 		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") },
 		func() error { return unix.Mount("proc", "/proc", "proc", 0, "") },
 		func() error { return unix.Mount("run", "/run", "tmpfs", 0, "mode=755") },
@@ -91,6 +94,22 @@ func prepare(name, dir string) error {
 	for i, step := range steps {
 		if err := step(); err != nil {
 			return fmt.Errorf("step %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// detachBelow removes the real machine's mounts, those of its containers above all, from view.
+func detachBelow(prefixes ...string) error {
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(m.Mountpoint, p) }), false
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(mounts) {
+		if err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s: %w", m.Mountpoint, err)
 		}
 	}
 	return nil

@@ -141,6 +141,9 @@ func (m *Machine) diagnose() {
 		}
 		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 		lines = lines[max(0, len(lines)-40):]
+		for i, line := range lines {
+			lines[i] = line[:min(len(line), 400)] // some errors print whole objects
+		}
 		m.t.Logf("=== the end of %s\n%s", path, strings.Join(lines, "\n"))
 	}
 }
