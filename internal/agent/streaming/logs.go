@@ -1,13 +1,17 @@
 package streaming
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cri-client/pkg/logs"
 )
 
@@ -49,7 +53,8 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// logOptions reads the query of `kubectl logs`.
+// logOptions reads the query of `kubectl logs`. client-go cannot decode these options from a query;
+// the one that can is not a library.
 func logOptions(r *http.Request) (*corev1.PodLogOptions, int, error) {
 	query := r.URL.Query()
 	// The kubelet's old name for tailLines.
@@ -58,22 +63,52 @@ func logOptions(r *http.Request) (*corev1.PodLogOptions, int, error) {
 	} else if tail != "" {
 		query.Set("tailLines", tail)
 	}
-	options := &corev1.PodLogOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(query, corev1.SchemeGroupVersion, options); err != nil {
-		return nil, http.StatusBadRequest, fmt.Errorf("unable to decode query: %w", err)
-	}
-	for name, n := range map[string]*int64{"tailLines": options.TailLines, "limitBytes": options.LimitBytes, "sinceSeconds": options.SinceSeconds} {
-		if n != nil && *n < 0 || n != nil && *n == 0 && name != "tailLines" {
+	options := &corev1.PodLogOptions{Follow: flag(query, "follow"), Previous: flag(query, "previous"), Timestamps: flag(query, "timestamps")}
+	var err error
+	for name, field := range map[string]**int64{"tailLines": &options.TailLines, "limitBytes": &options.LimitBytes, "sinceSeconds": &options.SinceSeconds} {
+		if *field, err = number(query, name); err != nil {
+			return nil, http.StatusBadRequest, err
+		}
+		if n := *field; n != nil && (*n < 0 || *n == 0 && name != "tailLines") {
 			return nil, http.StatusUnprocessableEntity, fmt.Errorf("invalid %s %d", name, *n)
 		}
 	}
-	if options.SinceSeconds != nil && options.SinceTime != nil {
-		return nil, http.StatusUnprocessableEntity, fmt.Errorf("at most one of sinceTime and sinceSeconds may be given")
+	if text := query.Get("sinceTime"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return nil, http.StatusBadRequest, fmt.Errorf("unable to decode sinceTime: %w", err)
+		}
+		options.SinceTime = &metav1.Time{Time: at}
 	}
-	if stream := options.Stream; stream != nil && *stream != corev1.LogStreamAll && *stream != corev1.LogStreamStdout && *stream != corev1.LogStreamStderr {
-		return nil, http.StatusUnprocessableEntity, fmt.Errorf("invalid stream %q: want All, Stdout or Stderr", *stream)
+	if options.SinceSeconds != nil && options.SinceTime != nil {
+		return nil, http.StatusUnprocessableEntity, errors.New("at most one of sinceTime and sinceSeconds may be given")
+	}
+	switch stream := query.Get("stream"); stream {
+	case "", corev1.LogStreamAll:
+	case corev1.LogStreamStdout, corev1.LogStreamStderr:
+		options.Stream = &stream
+	default:
+		return nil, http.StatusUnprocessableEntity, fmt.Errorf("invalid stream %q: want All, Stdout or Stderr", stream)
 	}
 	return options, 0, nil
+}
+
+// flag is on with any value but these, as the API server has it.
+func flag(query url.Values, name string) bool {
+	return query.Has(name) && !slices.Contains([]string{"false", "0"}, query.Get(name))
+}
+
+// number is nil for a parameter that is not there.
+func number(query url.Values, name string) (*int64, error) {
+	text := query.Get(name)
+	if text == "" {
+		return nil, nil //nolint:nilnil // that is what the options say it by
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("unable to decode %s: %w", name, err)
+	}
+	return &n, nil
 }
 
 func readOptions(o *corev1.PodLogOptions, now time.Time) *logs.LogOptions {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/proxy"
@@ -124,13 +125,19 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, location string
 	proxy.NewUpgradeAwareHandler(target, nil, false, true, failed{}).ServeHTTP(w, r)
 }
 
-// failed answers when the runtime's streaming server cannot be reached.
+// failed answers when a stream cannot be opened: the request asks for none, or the runtime's
+// streaming server cannot be reached.
 type failed struct{}
 
 // Error implements proxy.ErrorResponder.
 func (failed) Error(w http.ResponseWriter, r *http.Request, err error) {
-	klog.FromContext(r.Context()).Error(err, "Stream to the container runtime failed", "path", r.URL.Path)
-	http.Error(w, err.Error(), http.StatusInternalServerError)
+	status := http.StatusInternalServerError
+	if apierrors.IsBadRequest(err) {
+		status = http.StatusBadRequest
+	} else {
+		klog.FromContext(r.Context()).Error(err, "Stream to the container runtime failed", "path", r.URL.Path)
+	}
+	http.Error(w, err.Error(), status)
 }
 
 // run is the kubelet's plain way to run a command: no streams, the output when it has ended.
