@@ -2,6 +2,8 @@ package daemonset
 
 import (
 	"context"
+	"errors"
+	"net/http"
 	"time"
 
 	machine "github.com/everynode/everynode/internal/decide/daemonset"
@@ -68,16 +70,28 @@ func (c *Controller) createPod(ctx context.Context, d *daemon, x machine.Create)
 		case ours:
 			return func() { d.set.Created(x.Name, uid) }
 		case found:
-			return func() { d.set.CreateFailed(x.Name, true, time.Now()) }
+			return func() { d.set.CreateFailed(x.Name, machine.Taken, time.Now()) }
 		}
 	}
 	klog.FromContext(ctx).V(2).Info("Could not create daemon pod", "pod", klog.KRef(ds.Namespace, x.Name), "node", x.Node, "err", err)
 	return func() {
-		d.set.CreateFailed(x.Name, false, time.Now())
-		if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) && ctx.Err() == nil {
+		d.set.CreateFailed(x.Name, failureOf(err), time.Now())
+		if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) && c.ctx.Err() == nil {
 			c.note(d, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
 		}
 	}
+}
+
+// failureOf tells an answer that says no from one that says nothing: after a timeout, a lost connection or an
+// internal error the pod may have been stored.
+func failureOf(err error) machine.Failure {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		if code := status.Status().Code; code >= 400 && code < 500 && code != http.StatusRequestTimeout && code != http.StatusConflict {
+			return machine.Refused
+		}
+	}
+	return machine.Lost
 }
 
 // holder looks up who has a name that we wanted: our own pod for this very node, made by a create whose answer
@@ -103,7 +117,7 @@ func (c *Controller) deletePod(ctx context.Context, d *daemon, x machine.Delete)
 	}
 	return func() {
 		d.set.DeleteFailed(x.Name, x.UID, time.Now())
-		if ctx.Err() == nil {
+		if c.ctx.Err() == nil {
 			c.note(d, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
 		}
 	}

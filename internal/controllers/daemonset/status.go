@@ -23,7 +23,7 @@ func (c *Controller) writeStatus(ctx context.Context, d *daemon, status machine.
 		if apierrors.IsConflict(err) {
 			stored, err = c.o.Client.AppsV1().DaemonSets(ds.Namespace).Get(ctx, ds.Name, metav1.GetOptions{})
 		}
-		if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+		if err != nil && !apierrors.IsNotFound(err) && c.ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Could not write the status of a DaemonSet; trying again", "daemonset", klog.KObj(ds))
 		}
 		return func() {
