@@ -1,6 +1,13 @@
 package integration
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -8,6 +15,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -15,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
 
@@ -38,6 +48,8 @@ func TestControlPlane(t *testing.T) {
 			"a disruption budget counts":             budgets,
 			"cluster roles are aggregated":           aggregation,
 			"nodes get ranges, and routes":           ranges,
+			"nodes may read routes and API servers":  nodeAccess,
+			"a certificate is signed":                signing,
 			"pods go where they should":              placement,
 			"a pod that fits nowhere says why":       failedScheduling,
 			"an ended pod makes room":                endedPods,
@@ -262,6 +274,81 @@ func ranges(t *testing.T, c *cluster) {
 			return err == nil && m.Data[strings.Replace(n.Spec.PodCIDR, "/", "-", 1)] == n.Status.Addresses[0].Address, fmt.Sprint(m.Data, err)
 		})
 	}
+}
+
+// nodeAccess reads as a node does.
+func nodeAccess(t *testing.T, c *cluster) {
+	cfg := rest.CopyConfig(c.config)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:node:n1", Groups: []string{"system:nodes", "system:authenticated"}}
+	node := must[*kubernetes.Clientset](t)(kubernetes.NewForConfig(cfg))
+	one := metav1.ListOptions{FieldSelector: "metadata.name=kubernetes"}
+	slices := node.DiscoveryV1().EndpointSlices
+	for what, try := range map[string]struct {
+		read    func(ctx context.Context) error
+		allowed bool
+	}{
+		"list the routes": {func(ctx context.Context) error {
+			_, err := node.CoreV1().ConfigMaps("everynode-system").List(ctx, metav1.ListOptions{})
+			return err
+		}, true},
+		"watch the routes": {func(ctx context.Context) error {
+			w, err := node.CoreV1().ConfigMaps("everynode-system").Watch(ctx, metav1.ListOptions{})
+			if err == nil {
+				w.Stop()
+			}
+			return err
+		}, true},
+		"list the EndpointSlice kubernetes": {func(ctx context.Context) error { _, err := slices("default").List(ctx, one); return err }, true},
+		"watch the EndpointSlice kubernetes": {func(ctx context.Context) error {
+			w, err := slices("default").Watch(ctx, one)
+			if err == nil {
+				w.Stop()
+			}
+			return err
+		}, true},
+		"list all EndpointSlices of default": {func(ctx context.Context) error {
+			_, err := slices("default").List(ctx, metav1.ListOptions{})
+			return err
+		}, false},
+		"list Secrets of everynode-system": {func(ctx context.Context) error {
+			_, err := node.CoreV1().Secrets("everynode-system").List(ctx, metav1.ListOptions{})
+			return err
+		}, false},
+		"write the routes": {func(ctx context.Context) error {
+			_, err := node.CoreV1().ConfigMaps("everynode-system").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "node-routes-999"}}, metav1.CreateOptions{})
+			return err
+		}, false},
+	} {
+		if !try.allowed {
+			if err := try.read(t.Context()); !apierrors.IsForbidden(err) {
+				t.Errorf("a node may %s: %v", what, err)
+			}
+			continue
+		}
+		await(t, "a node may "+what, func() (bool, string) {
+			err := try.read(t.Context())
+			return err == nil, fmt.Sprint(err)
+		})
+	}
+}
+
+func signing(t *testing.T, c *cluster) {
+	ctx := t.Context()
+	key := must[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	der := must[[]byte](t)(x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "jane"}}, key))
+	api := c.CertificatesV1().CertificateSigningRequests()
+	csr := must[*certificatesv1.CertificateSigningRequest](t)(api.Create(ctx, &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: "jane"},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+			SignerName: certificatesv1.KubeAPIServerClientSignerName, Usages: []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth}},
+	}, metav1.CreateOptions{}))
+	csr.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Test"}}
+	must[*certificatesv1.CertificateSigningRequest](t)(api.UpdateApproval(ctx, "jane", csr, metav1.UpdateOptions{}))
+	await(t, "the certificate", func() (bool, string) {
+		csr, err := api.Get(ctx, "jane", metav1.GetOptions{})
+		return err == nil && len(csr.Status.Certificate) > 0, fmt.Sprint(csr.Status, err)
+	})
 }
 
 // podOfGoneNode was made long ago: upstream looks every 20 s, and waits 40 s for a node to come back.
