@@ -187,7 +187,8 @@ func (m machine) info(runtimeVersion string) corev1.NodeSystemInfo {
 		systemUUID = machineID
 	}
 	var swap *corev1.NodeSwapStatus
-	if mem, err := m.meminfo(); err == nil {
+	// A capacity of 0 would make the whole Node invalid.
+	if mem, err := m.meminfo(); err == nil && mem["SwapTotal"] > 0 {
 		bytes := int64(mem["SwapTotal"])
 		swap = &corev1.NodeSwapStatus{Capacity: &bytes}
 	}

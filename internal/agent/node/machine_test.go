@@ -88,6 +88,13 @@ func TestInfo(t *testing.T) {
 		info.ContainerRuntimeVersion != "containerd://1.6.20" || info.KubeletVersion == "" || *info.Swap.Capacity != 1<<20 {
 		t.Errorf("info %+v", info)
 	}
+	m := computer(t)
+	if err := os.WriteFile(m.path("proc/meminfo"), []byte("MemTotal: 1024 kB\nSwapTotal: 0 kB\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if swap := m.info("").Swap; swap != nil {
+		t.Errorf("swap %v on a machine without any: the API server refuses such a Node", swap)
+	}
 }
 
 func TestProcesses(t *testing.T) {
