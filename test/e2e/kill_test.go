@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +25,13 @@ const rounds = 9
 // container: not those that run, and not those that are being made at that moment.
 func TestKill(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	if given := os.Getenv("E2E_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("E2E_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
 	c := cluster.New(t, programs(t))
@@ -94,6 +102,7 @@ func unharmed(t *testing.T, c *cluster.Cluster, app string, before map[string]*c
 		}
 		if is.UID != was.UID || containerID(is) != containerID(was) || restarts(is) != restarts(was) {
 			t.Errorf("node %s: pod %s with container %s became %s with %s, %d restarts", node, was.Name, containerID(was), is.Name, containerID(is), restarts(is))
+			t.Fatalf("%s", c.Kubectl("describe", "pod", is.Name).Stdout)
 		}
 	}
 }

@@ -80,10 +80,16 @@ func TestTwoNodes(t *testing.T) {
 // The bare pods of the seeds land where they should.
 func TestBarePodsLandRight(t *testing.T) {
 	c := cluster.New(t, programs(t))
-	c.AddNode("--node-labels", "kubernetes.io/e2e-az-name=e2e-az3,failure-domain.beta.kubernetes.io/zone=z1")
-	c.AddNode("--node-labels", "kubernetes.io/e2e-az-name=e2e-az1,failure-domain.beta.kubernetes.io/zone=z2")
-	c.AddNode("--node-labels", "kubernetes.io/e2e-az-name=e2e-az2,failure-domain.beta.kubernetes.io/zone=z2,another-node-label-key=another-node-label-value")
-	c.AwaitReady()
+	for _, labels := range [][]string{
+		{"kubernetes.io/e2e-az-name=e2e-az3", "failure-domain.beta.kubernetes.io/zone=z1"},
+		{"kubernetes.io/e2e-az-name=e2e-az1", "failure-domain.beta.kubernetes.io/zone=z2"},
+		{"kubernetes.io/e2e-az-name=e2e-az2", "failure-domain.beta.kubernetes.io/zone=z2", "another-node-label-key=another-node-label-value"},
+	} {
+		n := c.AddNode()
+		c.AwaitReady(n)
+		// These are labels that a node may not give itself.
+		c.MustKubectl(append([]string{"label", "node", n.Name}, labels...)...)
+	}
 
 	landsOn := func(pod string, nodes ...*cluster.Node) {
 		t.Helper()

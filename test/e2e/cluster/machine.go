@@ -140,7 +140,7 @@ func (m *Machine) diagnose() {
 			continue
 		}
 		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-		lines = lines[max(0, len(lines)-40):]
+		lines = lines[max(0, len(lines)-15):]
 		for i, line := range lines {
 			lines[i] = line[:min(len(line), 400)] // some errors print whole objects
 		}
