@@ -89,6 +89,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	o = o.withDefaults()
 	g, ctx := errgroup.WithContext(ctx)
+	if f, ok := o.Informers.(*Informers); ok {
+		o.Informers = f.fork()
+	}
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 

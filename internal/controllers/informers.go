@@ -25,8 +25,11 @@ import (
 
 // Informers are the caches of one term of leadership. They are a view of a factory which lives
 // longer (the API server's own, so that each object is held in memory once), and differ from it in
-// two ways:
+// three ways:
 //
+//   - Handlers registered through the view hear nothing before Start, even when the informers below
+//     have long been running. Upstream's constructors register handlers of controllers that are
+//     only half made, and rely on that.
 //   - Handlers registered through the view are removed when the term is over. Upstream's
 //     controllers never remove theirs; without that, a server that lost and regained the Lease
 //     would feed the controllers of all its terms.
@@ -44,6 +47,8 @@ type Informers struct {
 	life   context.Context // the shared factory's
 	term   context.Context
 	served sets.Set[schema.GroupVersionKind]
+
+	open chan struct{} // closed by Start; see gate
 
 	mu      sync.Mutex
 	tracked map[cache.SharedIndexInformer]*termInformer // by the informer below
@@ -80,16 +85,25 @@ func share(term, life context.Context, shared informers.SharedInformerFactory, d
 	if err != nil {
 		return nil, err
 	}
+	return newInformers(term, life, shared, served), nil
+}
+
+func newInformers(term, life context.Context, shared informers.SharedInformerFactory, served sets.Set[schema.GroupVersionKind]) *Informers {
 	f := &Informers{
 		shared: shared, life: life, term: term, served: served,
+		open:    make(chan struct{}),
 		tracked: map[cache.SharedIndexInformer]*termInformer{},
 		absent:  map[reflect.Type]cache.SharedIndexInformer{},
 		running: map[reflect.Type]bool{},
 	}
 	f.groups = groups{f}
 	context.AfterFunc(term, f.removeHandlers)
-	return f, nil
+	return f
 }
+
+// fork is a view of the same informers with a Start of its own, so that the scheduler's does not
+// let events into controllers which are still being constructed.
+func (f *Informers) fork() *Informers { return newInformers(f.term, f.life, f.shared, f.served) }
 
 // InformerFor implements informers.SharedInformerFactory.
 func (f *Informers) InformerFor(obj runtime.Object, newFunc internalinterfaces.NewInformerFunc) cache.SharedIndexInformer {
@@ -125,7 +139,7 @@ func (f *Informers) ForResource(r schema.GroupVersionResource) (informers.Generi
 // track wraps an informer of the shared factory, once. The caller holds mu.
 func (f *Informers) track(i cache.SharedIndexInformer) *termInformer {
 	if f.tracked[i] == nil {
-		f.tracked[i] = &termInformer{SharedIndexInformer: i}
+		f.tracked[i] = &termInformer{SharedIndexInformer: i, open: f.open, term: f.term}
 	}
 	return f.tracked[i]
 }
@@ -140,12 +154,18 @@ func (g genericInformer) Informer() cache.SharedIndexInformer { return g.informe
 // InformerName implements informers.SharedInformerFactory.
 func (f *Informers) InformerName() *cache.InformerName { return f.shared.InformerName() }
 
-// Start implements informers.SharedInformerFactory. The channel is of no account: what is shared
-// runs as long as the factory below, what is not as long as the term.
+// Start implements informers.SharedInformerFactory: it starts what is not running and lets events
+// pass. The channel is of no account: what is shared runs as long as the factory below, what is
+// not as long as the term.
 func (f *Informers) Start(<-chan struct{}) {
 	f.shared.StartWithContext(f.life)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	select {
+	case <-f.open:
+	default:
+		close(f.open)
+	}
 	for kind, i := range f.absent {
 		if !f.running[kind] {
 			f.running[kind] = true
@@ -203,6 +223,8 @@ func (f *Informers) removeHandlers() {
 // termInformer is a shared informer that remembers which handlers the term added.
 type termInformer struct {
 	cache.SharedIndexInformer
+	open <-chan struct{}
+	term context.Context
 
 	mu      sync.Mutex
 	over    bool
@@ -210,15 +232,19 @@ type termInformer struct {
 }
 
 func (t *termInformer) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
-	return t.keep(t.SharedIndexInformer.AddEventHandler(h))
+	return t.keep(t.SharedIndexInformer.AddEventHandler(t.gate(h)))
 }
 
 func (t *termInformer) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler, d time.Duration) (cache.ResourceEventHandlerRegistration, error) {
-	return t.keep(t.SharedIndexInformer.AddEventHandlerWithResyncPeriod(h, d))
+	return t.keep(t.SharedIndexInformer.AddEventHandlerWithResyncPeriod(t.gate(h), d))
 }
 
 func (t *termInformer) AddEventHandlerWithOptions(h cache.ResourceEventHandler, o cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
-	return t.keep(t.SharedIndexInformer.AddEventHandlerWithOptions(h, o))
+	return t.keep(t.SharedIndexInformer.AddEventHandlerWithOptions(t.gate(h), o))
+}
+
+func (t *termInformer) gate(h cache.ResourceEventHandler) cache.ResourceEventHandler {
+	return gate{handler: h, open: t.open, term: t.term}
 }
 
 func (t *termInformer) keep(r cache.ResourceEventHandlerRegistration, err error) (cache.ResourceEventHandlerRegistration, error) {
@@ -242,6 +268,43 @@ func (t *termInformer) removeHandlers() {
 		_ = t.RemoveEventHandler(r) // fails for a handler of another informer only
 	}
 	t.handles = nil
+}
+
+// gate holds a handler's events back until open is closed, and drops them once the term is over.
+// Each handler has a goroutine of its own in the informer, so waiting here holds up nobody else.
+type gate struct {
+	handler cache.ResourceEventHandler
+	open    <-chan struct{}
+	term    context.Context
+}
+
+func (g gate) pass() bool {
+	select {
+	case <-g.open:
+	case <-g.term.Done():
+	}
+	return g.term.Err() == nil
+}
+
+// OnAdd implements cache.ResourceEventHandler.
+func (g gate) OnAdd(o any, initial bool) {
+	if g.pass() {
+		g.handler.OnAdd(o, initial)
+	}
+}
+
+// OnUpdate implements cache.ResourceEventHandler.
+func (g gate) OnUpdate(old, o any) {
+	if g.pass() {
+		g.handler.OnUpdate(old, o)
+	}
+}
+
+// OnDelete implements cache.ResourceEventHandler.
+func (g gate) OnDelete(o any) {
+	if g.pass() {
+		g.handler.OnDelete(o)
+	}
 }
 
 // emptySource lists nothing, and watches without an event until stopped.

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,6 +132,47 @@ func TestHandlersGoWithTheirTerm(t *testing.T) {
 		if always != 4 {
 			t.Errorf("the server's own handler heard of %d pods, want 4: its informer must outlive the terms", always)
 		}
+	})
+}
+
+// Upstream's constructors register handlers which use fields they set later.
+func TestHandlersHearNothingBeforeStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := server()
+		term, end := context.WithCancel(t.Context())
+		shared := informers.NewSharedInformerFactory(client, 0)
+		shared.Core().V1().Pods().Informer()
+		shared.Start(term.Done())
+		shared.WaitForCacheSync(term.Done()) // running, as the API server's are
+		scheduler, err := share(term, term, shared, client.Discovery())
+		if err != nil {
+			t.Fatal(err)
+		}
+		controllers := scheduler.fork()
+		heard := map[string]int{}
+		for who, f := range map[string]*Informers{"scheduler": scheduler, "controllers": controllers} {
+			if _, err := f.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) { heard[who]++ }}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		settled := func() string {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			return fmt.Sprint(heard)
+		}
+		if got := settled(); got != "map[]" {
+			t.Errorf("before Start: %s", got)
+		}
+		scheduler.Start(nil)
+		if got := settled(); got != "map[scheduler:1]" {
+			t.Errorf("after the scheduler's Start: %s", got)
+		}
+		controllers.Start(nil)
+		if got := settled(); got != "map[controllers:1 scheduler:1]" {
+			t.Errorf("after both: %s", got)
+		}
+		end()
+		synctest.Wait()
 	})
 }
 
