@@ -46,7 +46,7 @@ func TestFirstRollout(t *testing.T) {
 		if d := cmp.Diff(map[string]int{"SuccessfulCreate": 3}, c.reasons()); d != "" {
 			t.Errorf("events (-want +got):\n%s", d)
 		}
-		if _, _, statuses := c.writer.writes(); statuses > 6 {
+		if _, _, statuses := c.writer.writes(); statuses > 8 {
 			t.Errorf("%d status writes for one rollout", statuses)
 		}
 	})

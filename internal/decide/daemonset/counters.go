@@ -130,7 +130,7 @@ func (s *Set) availableBy(sl *slot, p *pod, now time.Time) bool {
 
 func (s *Set) currentStatus() Status {
 	c := &s.counts
-	//nolint:gosec // numbers of nodes
+
 	return Status{
 		ObservedGeneration:     s.spec.generation,
 		DesiredNumberScheduled: int32(c.desired),

@@ -14,7 +14,7 @@ type State string
 // The states of a node.
 const (
 	In       State = "in"       // it has an available pod of the current revision
-	Out      State = "out"      // the template excludes it
+	Out      State = "out"      // the template excludes it; a pod may still be there, to stay or to go
 	Pending  State = "pending"  // it should have a pod, which is not there or not available yet
 	Updating State = "updating" // its pod is of an old revision, or being replaced
 	Failing  State = "failing"  // its pods keep failing
@@ -79,7 +79,7 @@ func (s *Set) Explain(node string, now time.Time) Verdict {
 func (s *Set) state(sl *slot, now time.Time) State {
 	p := sl.first()
 	switch {
-	case p == nil && sl.outcome != placement.In:
+	case sl.outcome != placement.In:
 		return Out
 	case now.Before(sl.failures.until()) && (p == nil || !p.available(s.spec.minReady, now)):
 		return Failing
@@ -104,7 +104,7 @@ func (s *Set) Nodes() []string {
 // Lacks says what a node lacks for one more pod of the set, by the ledger; nothing if the scheduler has to judge
 // in any case.
 func (s *Set) Lacks(node string) []placement.Reason {
-	if s.ledger == nil || len(s.spec.placement.NeedsScheduler()) > 0 {
+	if s.ledger == nil || len(s.spec.placement.NeedsScheduler()) > 0 || s.isRepelled() {
 		return nil
 	}
 	return s.ledger.Explain(node, s.spec.placement.Demand())

@@ -18,7 +18,7 @@ func (h *heap[T]) put(x T) {
 	at := h.place(x)
 	if *at == 0 {
 		h.items = append(h.items, x)
-		*at = int32(len(h.items)) //nolint:gosec // a heap of slots is far below 2^31
+		*at = int32(len(h.items))
 	}
 	i := int(*at) - 1
 	if !h.down(i) {
@@ -52,7 +52,7 @@ func (h *heap[T]) pop() T {
 
 func (h *heap[T]) swap(i, j int) {
 	h.items[i], h.items[j] = h.items[j], h.items[i]
-	*h.place(h.items[i]), *h.place(h.items[j]) = int32(i+1), int32(j+1) //nolint:gosec // see put
+	*h.place(h.items[i]), *h.place(h.items[j]) = int32(i+1), int32(j+1)
 }
 
 func (h *heap[T]) up(i int) {

@@ -32,7 +32,7 @@ func nameSuffix(uid types.UID, node, revision string, attempt int) string {
 	for _, part := range []string{string(uid), node, revision} {
 		b = append(append(b, part...), 0)
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(attempt)) //nolint:gosec // never negative
+	b = binary.BigEndian.AppendUint64(b, uint64(attempt))
 	sum := sha256.Sum256(b)
 	n := binary.BigEndian.Uint64(sum[:8])
 

@@ -134,6 +134,9 @@ func (s *Set) reserve(sl *slot, name string) bool {
 	if s.ledger == nil {
 		return true
 	}
+	if s.isRepelled() {
+		return false
+	}
 	// A template that names its node is bound whatever the room, as the API has it.
 	demand := s.spec.placement.Demand()
 	if s.spec.template.pod.Spec.NodeName == "" && !s.ledger.Fits(sl.name, demand) {
@@ -141,6 +144,22 @@ func (s *Set) reserve(sl *slot, name string) bool {
 	}
 	s.ledger.Reserve(placement.PodKey(s.spec.namespace, name), sl.name, demand)
 	return true
+}
+
+// isRepelled says whether some running pod's required anti-affinity may match ours. The answer is kept while no
+// such pod comes or goes.
+func (s *Set) isRepelled() bool {
+	if v := s.ledger.RepelVersion(); s.repelled.spec != s.spec || s.repelled.version != v {
+		s.repelled = repelled{spec: s.spec, version: v, is: s.ledger.Repels(s.spec.placement)}
+	}
+	return s.repelled.is
+}
+
+// repelled is a kept answer.
+type repelled struct {
+	spec    *spec
+	version int
+	is      bool
 }
 
 func (s *Set) delete(p *pod, why Reason, now time.Time, a *Actions) {

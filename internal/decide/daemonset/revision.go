@@ -28,10 +28,10 @@ func RevisionData(ds *appsv1.DaemonSet) ([]byte, error) {
 // RevisionHash names a template. Two templates that hash alike are told apart by the collision count.
 func RevisionHash(template *corev1.PodTemplateSpec, collisions *int32) string {
 	h := fnv.New32a()
-	_, _ = fmt.Fprintf(h, "%v", dump.ForHash(*template)) //nolint:errcheck // a hash takes every write
+	_, _ = fmt.Fprintf(h, "%v", dump.ForHash(*template))
 	if collisions != nil {
 		var b [8]byte
-		binary.LittleEndian.PutUint32(b[:], uint32(*collisions)) //nolint:gosec // never negative
+		binary.LittleEndian.PutUint32(b[:], uint32(*collisions))
 		_, _ = h.Write(b[:])
 	}
 	return rand.SafeEncodeString(fmt.Sprint(h.Sum32()))

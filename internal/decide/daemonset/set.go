@@ -32,9 +32,10 @@ type Set struct {
 	waves   [waveCount]heap[*slot] // what a rolling update may take next
 	unowned heap[*claim]
 
-	counts counts
-	slow   slowStart
-	status statusPace
+	repelled repelled
+	counts   counts
+	slow     slowStart
+	status   statusPace
 }
 
 // Options of a Set. The zero value is good for a preview.

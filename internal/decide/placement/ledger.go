@@ -16,6 +16,8 @@ import (
 type Ledger struct {
 	accounts map[string]*account
 	entries  map[string]entry // by pod key
+
+	repellers repellers
 }
 
 // account is one node. It may exist before its node does: pods can be seen first.
@@ -34,7 +36,7 @@ type entry struct {
 
 // NewLedger returns an empty ledger.
 func NewLedger() *Ledger {
-	return &Ledger{accounts: map[string]*account{}, entries: map[string]entry{}}
+	return &Ledger{accounts: map[string]*account{}, entries: map[string]entry{}, repellers: newRepellers()}
 }
 
 // PodKey is the key under which a pod is entered: namespace/name.
@@ -64,6 +66,7 @@ func (l *Ledger) SetPod(p *corev1.Pod) {
 		return // nothing that it takes has changed: the spec's requests are immutable
 	}
 	l.Reserve(key, p.Spec.NodeName, DemandOf(&p.Spec))
+	l.repellers.set(key, p)
 }
 
 // resized says whether a running pod's requests may have changed in place.
@@ -91,6 +94,7 @@ func (l *Ledger) Remove(key string) {
 		return
 	}
 	delete(l.entries, key)
+	l.repellers.remove(key)
 	e.account.used.add(&e.demand.Resources, -1)
 	e.account.pods--
 	for _, p := range e.demand.Ports {

@@ -135,3 +135,49 @@ func TestLedgerAddsUp(t *testing.T) {
 		}
 	})
 }
+
+func TestRepels(t *testing.T) {
+	daemon := Compile("ops", &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "agent"}}})
+	antiAffinity := func(name string, change func(*corev1.PodAffinityTerm)) *corev1.Pod {
+		p := boundPod(name, container("0"))
+		term := corev1.PodAffinityTerm{TopologyKey: "zone", LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "agent"}}}
+		if change != nil {
+			change(&term)
+		}
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term}}}
+		return p
+	}
+	for name, tc := range map[string]struct {
+		pod  *corev1.Pod
+		want bool
+	}{
+		"its own namespace":  {antiAffinity("a", nil), true},
+		"other labels":       {antiAffinity("a", func(t *corev1.PodAffinityTerm) { t.LabelSelector.MatchLabels["app"] = "web" }), false},
+		"other namespace":    {antiAffinity("a", func(t *corev1.PodAffinityTerm) { t.Namespaces = []string{"web"} }), false},
+		"namespace selector": {antiAffinity("a", func(t *corev1.PodAffinityTerm) { t.NamespaceSelector = &metav1.LabelSelector{} }), true},
+		"no anti-affinity":   {boundPod("a", container("0")), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := NewLedger()
+			l.SetPod(tc.pod)
+			twin := tc.pod.DeepCopy()
+			twin.Name = "b"
+			l.SetPod(twin)
+			if got := l.Repels(daemon); got != tc.want {
+				t.Errorf("repels: %v", got)
+			}
+			l.Remove(PodKey("ops", "a"))
+			if got := l.Repels(daemon); got != tc.want {
+				t.Errorf("repels with one of two gone: %v", got)
+			}
+			version := l.RepelVersion()
+			l.Remove(PodKey("ops", "b"))
+			if l.Repels(daemon) {
+				t.Error("repels with none left")
+			}
+			if tc.want && l.RepelVersion() == version {
+				t.Error("the version is the same")
+			}
+		})
+	}
+}
