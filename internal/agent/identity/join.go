@@ -98,11 +98,7 @@ func (j *joiner) key() ([]byte, crypto.Signer, error) {
 	if err := atomicfile.Write(j.path(joinKeyFile), keyPEM); err != nil {
 		return nil, nil, err
 	}
-	key, err := keyutil.ParsePrivateKeyPEM(keyPEM)
-	if err != nil {
-		return nil, nil, err
-	}
-	return keyPEM, key.(crypto.Signer), nil //nolint:forcetypeassert // made three lines above
+	return j.key() // from disk now
 }
 
 // request asks for a client certificate and waits for it.

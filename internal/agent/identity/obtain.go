@@ -125,7 +125,7 @@ func (j *joiner) movedFrom(ctx context.Context, caHash string) (bool, error) {
 	}
 	t, err := j.readToken()
 	if err != nil || t == nil || t.CAHash == caHash {
-		return false, nil //nolint:nilerr // the identity does without a token
+		return false, nil // an unreadable token too: the identity does without
 	}
 	klog.FromContext(ctx).Info("the join token is of another server than this node's identity: joining that one", "tokenFile", j.TokenFile)
 	if err := j.forget(); err != nil {

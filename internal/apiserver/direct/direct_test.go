@@ -156,7 +156,7 @@ func daemonPod(namespace string) *corev1.Pod {
 			Name: "agent-abcd1234", Namespace: namespace, GenerateName: "agent-", Labels: map[string]string{"app": "agent", "controller-revision-hash": "1"},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "agent", UID: "5b2f0e8e-0000-4000-8000-000000000001",
 				Controller: ptr.To(true), BlockOwnerDeletion: ptr.To(true)}},
-			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "somebody", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{}`)}}},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "somebody", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{}`)}},
 		},
 		Spec: corev1.PodSpec{
 			NodeName:   "n1",
@@ -343,7 +343,9 @@ func (f *fixture) delete(t *testing.T) {
 	ctx := context.Background()
 	f.namespace(t, "deletes", nil)
 	ways := map[string]func(name string, o metav1.DeleteOptions) error{
-		"HTTP":   func(name string, o metav1.DeleteOptions) error { return f.client.CoreV1().Pods("deletes").Delete(ctx, name, o) },
+		"HTTP": func(name string, o metav1.DeleteOptions) error {
+			return f.client.CoreV1().Pods("deletes").Delete(ctx, name, o)
+		},
 		"direct": func(name string, o metav1.DeleteOptions) error { return f.writer.DeletePod(ctx, "deletes", name, o) },
 	}
 	for _, c := range []struct {
@@ -360,7 +362,7 @@ func (f *fixture) delete(t *testing.T) {
 		{name: "unbound: at once"},
 		{name: "missing", target: "missing", refused: metav1.StatusReasonNotFound, stays: true},
 		{name: "another UID", bound: "n1", options: *metav1.NewPreconditionDeleteOptions("other"), refused: metav1.StatusReasonConflict, stays: true},
-		{name: "contradicting options", options: metav1.DeleteOptions{OrphanDependents: ptr.To(true), PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}, refused: metav1.StatusReasonInvalid, stays: true},
+		{name: "unknown propagation", options: metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletionPropagation("Sometimes"))}, refused: metav1.StatusReasonInvalid, stays: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			answers, left := map[string]metav1.Status{}, map[string]string{}
@@ -591,7 +593,9 @@ func (f *fixture) counted(t *testing.T) {
 		http, direct func()
 	}{
 		{map[string]string{"verb": "POST", "resource": "pods", "subresource": "", "code": "201", "scope": "resource", "component": "apiserver", "version": "v1", "group": ""},
-			func() { _, _ = f.client.CoreV1().Pods("counted").Create(ctx, daemonPod("counted"), metav1.CreateOptions{}) },
+			func() {
+				_, _ = f.client.CoreV1().Pods("counted").Create(ctx, daemonPod("counted"), metav1.CreateOptions{})
+			},
 			func() { _, _ = f.writer.CreatePod(ctx, daemonPod("counted")) }},
 		{map[string]string{"verb": "POST", "resource": "pods", "code": "422", "scope": "resource"},
 			func() { _, _ = f.client.CoreV1().Pods("counted").Create(ctx, bad, metav1.CreateOptions{}) },
@@ -600,7 +604,9 @@ func (f *fixture) counted(t *testing.T) {
 			func() { _ = f.client.CoreV1().Pods("counted").Delete(ctx, "missing", metav1.DeleteOptions{}) },
 			func() { _ = f.writer.DeletePod(ctx, "counted", "missing", metav1.DeleteOptions{}) }},
 		{map[string]string{"verb": "PUT", "resource": "daemonsets", "subresource": "status", "group": "apps", "code": "404", "scope": "resource"},
-			func() { _, _ = f.client.AppsV1().DaemonSets("sets").UpdateStatus(ctx, daemonSet(), metav1.UpdateOptions{}) },
+			func() {
+				_, _ = f.client.AppsV1().DaemonSets("sets").UpdateStatus(ctx, daemonSet(), metav1.UpdateOptions{})
+			},
 			func() { _, _ = f.writer.UpdateDaemonSetStatus(ctx, daemonSet()) }},
 	} {
 		before := requests(t, c.labels)

@@ -28,7 +28,7 @@ import (
 
 // Pods is what the Writer needs of the pod registry; upstream's *podstore.REST is one.
 type Pods interface {
-	rest.Creater
+	rest.Creater //nolint:misspell // upstream's name
 	rest.GracefulDeleter
 }
 

@@ -104,8 +104,8 @@ func byExpiry(a, b Info) int {
 	return a.Expires.Compare(b.Expires)
 }
 
-// Revoke makes a token useless from now on; machines that have joined with it stay. It takes the id or the whole
-// token.
+// Revoke makes a token useless; machines that have joined with it stay. A server that has let somebody in with it
+// remembers that for up to ten seconds. It takes the id or the whole token.
 func Revoke(ctx context.Context, client kubernetes.Interface, token string) error {
 	id := strings.TrimSpace(token)
 	if t, err := jointoken.Parse(token); err == nil {

@@ -156,9 +156,7 @@ func (a *Approver) judgeJoin(ctx context.Context, r *request) (string, *refusal,
 		return "", refused, nil
 	}
 	nodes := a.client.CoreV1().Nodes()
-	// Nothing but the name: what the machine is like is its agent's to say, and admission taints it not ready.
-	_, err := nodes.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{
-		Name: r.node, Annotations: map[string]string{AnnotationCSR: r.csr.Name, AnnotationKey: r.keyHash()}}}, metav1.CreateOptions{})
+	_, err := nodes.Create(ctx, r.reservation(metav1.Now()), metav1.CreateOptions{})
 	switch {
 	case err == nil:
 		return fmt.Sprintf("the name %q was free and is reserved for this machine", r.node), nil, nil
@@ -176,6 +174,19 @@ func (a *Approver) judgeJoin(ctx context.Context, r *request) (string, *refusal,
 	}
 	return "", refuse("NodeNameTaken", "node name %q is taken: a Node of that name exists. If that machine is gone, or lost its identity, free the name with "+
 		"`kubectl delete node %s`; otherwise choose another with --node-name", r.node, r.node), nil
+}
+
+// reservation is the Node that holds a name for the requester's key. What the machine is like is its agent's to say;
+// only that it is not ready is said here, or else the node lifecycle controller, which derives taints from
+// conditions, would take away the taint that admission gives a new node, and pods would be sent to a mere name.
+func (r *request) reservation(now metav1.Time) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: r.node, Annotations: map[string]string{AnnotationCSR: r.csr.Name, AnnotationKey: r.keyHash()}},
+		Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{
+			Type: corev1.NodeReady, Status: corev1.ConditionFalse, LastHeartbeatTime: now, LastTransitionTime: now,
+			Reason: "Joining", Message: "the name is reserved; the machine's agent has not reported yet",
+		}}},
+	}
 }
 
 // judgeRenewal lets a node that still is one go on, and remembers its new key: should the certificate run out while

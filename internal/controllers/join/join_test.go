@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -199,8 +200,11 @@ func TestANameIsReservedForOneKey(t *testing.T) {
 	if n.Annotations[AnnotationCSR] != "csr-1" || len(n.Annotations) != 2 || len(n.Labels) != 0 {
 		t.Errorf("metadata %+v", n.ObjectMeta)
 	}
-	if n.Spec.ProviderID != "" || n.Spec.Unschedulable || len(n.Spec.Taints) != 0 || len(n.Status.Conditions) != 0 {
-		t.Errorf("the reservation says more than it knows: %+v", n)
+	if diff := cmp.Diff(corev1.NodeSpec{}, n.Spec); diff != "" {
+		t.Errorf("the reservation says more than it knows:\n%s", diff)
+	}
+	if c := n.Status.Conditions; len(c) != 1 || c[0].Type != corev1.NodeReady || c[0].Status != corev1.ConditionFalse || c[0].LastHeartbeatTime.IsZero() {
+		t.Errorf("conditions %v: without Ready=False the node lifecycle controller takes the not-ready taint away", c)
 	}
 
 	for name, c := range map[string]struct {
