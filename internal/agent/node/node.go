@@ -28,6 +28,8 @@ const (
 	unreadyCalm    = time.Second
 	reportAtLeast  = 5 * time.Minute
 	measureTimeout = 5 * time.Second
+	// startPatience is how long after its start an agent waits with bad news.
+	startPatience = 5 * time.Second
 )
 
 // Runtime is the part of the CRI that tells a node how its runtime is.

@@ -171,6 +171,25 @@ func TestRegistrationIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestRestartDoesNotFlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := reserved1()
+		node.Spec.PodCIDR = "10.42.0.0/24"
+		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
+		f := start(t, node)
+		f.runtime.network = false
+		defer f.run(t.Context())()
+		time.Sleep(startPatience - time.Second)
+		if f.ready() != corev1.ConditionTrue || f.writes.Load() != 0 {
+			t.Errorf("Ready %s, %d writes while the network comes up", f.ready(), f.writes.Load())
+		}
+		time.Sleep(2 * time.Second)
+		if f.ready() != corev1.ConditionFalse {
+			t.Error("a network that does not come up is not reported")
+		}
+	})
+}
+
 func TestWritesOnlyOnChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := start(t, reserved1())

@@ -67,6 +67,9 @@ func (n *Node) reportOnce(ctx context.Context) (bool, error) {
 	if sameStatus(&node.Status, want) && now.Sub(n.reported) < reportAtLeast {
 		return ready, nil
 	}
+	if !ready && now.Sub(n.started) < startPatience && wasReady(node) {
+		return false, nil
+	}
 	written, err := n.write(ctx, node, want)
 	if err != nil {
 		return ready, err
@@ -81,6 +84,13 @@ func (n *Node) reportOnce(ctx context.Context) (bool, error) {
 	n.mu.Unlock()
 	n.logReadiness(ctx, ready, want)
 	return ready, nil
+}
+
+// wasReady: the agent restarts on a node that the server has as ready. Whether it still is will show
+// in a moment, and a report in between would have the node tainted for nothing.
+func wasReady(node *corev1.Node) bool {
+	c := find(node.Status.Conditions, corev1.NodeReady)
+	return c != nil && c.Status == corev1.ConditionTrue
 }
 
 // write updates the status. Somebody else may have changed the Node since; then the newest one is
