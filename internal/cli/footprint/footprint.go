@@ -7,12 +7,11 @@
 package footprint
 
 import (
-	"bufio"
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +53,7 @@ func Release(ctx context.Context) {
 // dropText unmaps the read-only pages of the program's own file. They stay in the page cache and
 // are shared with the other roles, so having one back costs a minor fault.
 func dropText() error {
-	ranges, err := textRanges("/proc/self/maps", "/proc/self/exe")
+	ranges, err := textRanges("/proc/self/exe")
 	if err != nil {
 		return err
 	}
@@ -69,28 +68,29 @@ func dropText() error {
 
 type addressRange struct{ start, end uintptr }
 
-// textRanges are the mappings of the program's file that nothing can have written to.
-func textRanges(maps, exe string) ([]addressRange, error) {
-	program, err := os.Readlink(exe)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(maps)
+// textRanges are the addresses of the program's segments that were never writable. The mappings
+// that are read-only now will not do: a dynamic linker writes to some before it seals them, and
+// what it wrote would be lost. A program that may lie at any address is left alone.
+func textRanges(exe string) ([]addressRange, error) {
+	f, err := elf.Open(exe)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	if f.Type != elf.ET_EXEC {
+		return nil, nil
+	}
+	page := uint64(os.Getpagesize())
 	var ranges []addressRange
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.SplitN(lines.Text(), " ", 6)
-		if len(fields) < 6 || strings.TrimSpace(fields[5]) != program || strings.Contains(fields[1], "w") || !strings.HasPrefix(fields[1], "r") {
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD || p.Flags&elf.PF_W != 0 {
 			continue
 		}
-		var r addressRange
-		if _, err := fmt.Sscanf(fields[0], "%x-%x", &r.start, &r.end); err != nil {
-			return nil, fmt.Errorf("%s: %q: %w", maps, lines.Text(), err)
+		// Whole pages only: the last one may be shared with the next segment.
+		start, end := (p.Vaddr+page-1)/page*page, (p.Vaddr+p.Filesz)/page*page
+		if start < end {
+			ranges = append(ranges, addressRange{uintptr(start), uintptr(end)})
 		}
-		ranges = append(ranges, r)
 	}
 	return ranges, nil
 }
