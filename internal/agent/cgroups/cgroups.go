@@ -6,11 +6,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	ocgroups "github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/manager"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -74,8 +77,9 @@ func (t *Tree) Ensure(pod *corev1.Pod) (string, error) {
 	return p, nil
 }
 
-// Remove removes the cgroup of a pod, whichever class it is in, and what is left
-// below it. It fails while processes live there. A pod without one is fine.
+// Remove removes the cgroup of a pod, whichever class it is in, and kills what
+// still lives there: the runtime, killed at a bad moment, may have forgotten a
+// process. The pod's containers must have been stopped. A pod without a cgroup is fine.
 func (t *Tree) Remove(uid types.UID) error {
 	if t == nil {
 		return nil
@@ -83,7 +87,13 @@ func (t *Tree) Remove(uid types.UID) error {
 	var errs []error
 	for _, class := range classes {
 		p := path.Join(t.class(class), "pod"+string(uid))
-		for _, dir := range hostDirs(p) {
+		dirs := hostDirs(p)
+		for _, dir := range dirs {
+			if err := killAll(dir); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		for _, dir := range dirs {
 			if err := ocgroups.RemovePath(dir); err != nil {
 				errs = append(errs, fmt.Errorf("remove cgroup %s: %w", dir, err))
 			}
@@ -96,6 +106,61 @@ func (t *Tree) Remove(uid types.UID) error {
 		errs = append(errs, t.setBurstable())
 	}
 	return errors.Join(errs...)
+}
+
+// KillStrays kills the processes of containers that the runtime does not know: it
+// was killed itself between starting them and noting that it did. Without this they
+// would run beside their successors. Known are the IDs of all that the runtime lists.
+func (t *Tree) KillStrays(pod *corev1.Pod, known func(id string) bool) (killed []string, err error) {
+	if t == nil {
+		return nil, nil
+	}
+	for _, dir := range hostDirs(t.Path(pod)) {
+		entries, readErr := os.ReadDir(dir)
+		if readErr != nil && !errors.Is(readErr, os.ErrNotExist) {
+			return killed, readErr
+		}
+		for _, e := range entries {
+			if !e.IsDir() || !isContainerID(e.Name()) || known(e.Name()) {
+				continue
+			}
+			if err := killAll(filepath.Join(dir, e.Name())); err != nil {
+				return killed, err
+			}
+			if !slices.Contains(killed, e.Name()) {
+				killed = append(killed, e.Name())
+			}
+			// A folder that is still busy is removed with the pod's.
+			_ = ocgroups.RemovePath(filepath.Join(dir, e.Name()))
+		}
+	}
+	return killed, nil
+}
+
+// isContainerID recognizes the folders that the runtime makes.
+func isContainerID(name string) bool {
+	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// killAll kills every process in a cgroup and below, until none is left. New ones
+// that they fork meanwhile are met in the next round.
+func killAll(dir string) error {
+	for round := 0; ; round++ {
+		pids, err := ocgroups.GetAllPids(dir)
+		if errors.Is(err, os.ErrNotExist) || err == nil && len(pids) == 0 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("processes of cgroup %s: %w", dir, err)
+		}
+		if round == 50 {
+			return fmt.Errorf("processes %v of cgroup %s do not end, although killed", pids, dir)
+		}
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
+		}
+		time.Sleep(time.Duration(min(round+1, 20)) * time.Millisecond)
+	}
 }
 
 var classes = []corev1.PodQOSClass{corev1.PodQOSGuaranteed, corev1.PodQOSBurstable, corev1.PodQOSBestEffort}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	internalapi "k8s.io/cri-api/pkg/apis"
@@ -154,6 +155,9 @@ func IsNotFound(err error) bool { return status.Code(rootCause(err)) == codes.No
 // IsUnavailable tells that the runtime did not answer at all, so that nothing is
 // known about whether the call took effect.
 func IsUnavailable(err error) bool {
+	if err == nil {
+		return false
+	}
 	switch status.Code(rootCause(err)) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return true
@@ -163,3 +167,9 @@ func IsUnavailable(err error) bool {
 
 // IsUnimplemented tells that the runtime does not have the call at all.
 func IsUnimplemented(err error) bool { return status.Code(rootCause(err)) == codes.Unimplemented }
+
+// Quiet is ctx for calls to the runtime whose errors the caller reports itself: the
+// upstream client would log each of them as well.
+func Quiet(ctx context.Context) context.Context {
+	return klog.NewContext(ctx, logr.Discard())
+}

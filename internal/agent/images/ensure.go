@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/everynode/everynode/internal/agent/cri"
 )
 
 // Reasons of an Error, as the kubelet's users know them.
@@ -81,7 +83,8 @@ func New(o Options) (*Puller, error) {
 type Event func(eventType, reason, message string)
 
 // Ensure makes the container's image present, as its pull policy asks, and
-// returns it. Failures are of type *Error, unless ctx ended.
+// returns it. Failures are of type *Error, unless ctx ended or the runtime did not
+// answer, which says nothing about the image.
 func (p *Puller) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Container, sandbox *runtimeapi.PodSandboxConfig, event Event) (Image, error) {
 	name, err := Normalize(c.Image)
 	if err != nil {
@@ -92,6 +95,8 @@ func (p *Puller) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 	if c.ImagePullPolicy != corev1.PullAlways {
 		img, err := p.inspect(ctx, name)
 		switch {
+		case cri.IsUnavailable(err):
+			return Image{}, err
 		case err != nil:
 			msg := fmt.Sprintf("Failed to inspect image %q: %s", c.Image, message(err))
 			event(corev1.EventTypeWarning, "InspectFailed", msg)
@@ -150,6 +155,9 @@ func (p *Puller) pull(ctx context.Context, pod *corev1.Pod, name, shown string, 
 	case <-ctx.Done():
 		return Image{}, ctx.Err()
 	case r := <-done:
+		if cri.IsUnavailable(r.Err) {
+			return Image{}, r.Err
+		}
 		if r.Err != nil {
 			event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", shown, message(r.Err)))
 			event(corev1.EventTypeWarning, "Failed", "Error: "+ErrImagePull)

@@ -105,7 +105,7 @@ func (m *Manager) createAndStart(ctx context.Context, s start) (podlife.Containe
 	}
 	m.event(s.pod, s.container.Name, corev1.EventTypeNormal, "Started", "Container started")
 	if err := m.linkLog(s.pod, s.container.Name, s.step.Attempt, id); err != nil {
-		klog.FromContext(ctx).Error(err, "Log shippers will not find a container's log", "pod", klog.KObj(s.pod), "container", s.container.Name)
+		klog.ErrorS(err, "Log shippers will not find a container's log", "pod", klog.KObj(s.pod), "container", s.container.Name)
 	}
 	return m.started(ctx, s, id)
 }

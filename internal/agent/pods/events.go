@@ -38,12 +38,10 @@ func fieldPath(pod *corev1.Pod, container string) string {
 }
 
 // announce records the events of containers that began to wait in a back-off.
-func (m *Manager) announce(pod *corev1.Pod, before *corev1.PodStatus, now *corev1.PodStatus) {
+func (m *Manager) announce(pod *corev1.Pod, before, now *corev1.PodStatus) {
 	waited := map[string]string{}
-	if before != nil {
-		for _, c := range allStatuses(before) {
-			waited[c.Name] = waitingReason(c)
-		}
+	for _, c := range allStatuses(before) {
+		waited[c.Name] = waitingReason(c)
 	}
 	for _, c := range allStatuses(now) {
 		reason := waitingReason(c)

@@ -89,7 +89,7 @@ func (m *Manager) preStop(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	hookCtx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	if err := m.hook(hookCtx, c, id, ip, c.Lifecycle.PreStop); err != nil {
-		klog.FromContext(ctx).Error(err, "PreStop hook failed", "pod", klog.KObj(pod), "container", c.Name)
+		klog.ErrorS(err, "PreStop hook failed", "pod", klog.KObj(pod), "container", c.Name)
 		m.event(pod, c.Name, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
 	}
 	return time.Since(began)

@@ -1,9 +1,11 @@
 package pods
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -142,6 +144,9 @@ func withStatus(c podlife.Container, s *runtimeapi.ContainerStatus) podlife.Cont
 	c.Started, c.Finished = unix(s.StartedAt), unix(s.FinishedAt)
 	c.ExitCode, c.Reason, c.Message = s.ExitCode, s.Reason, s.Message
 	c.Image, c.ImageRef = s.GetImage().GetImage(), s.ImageRef
+	if interrupted(s) {
+		c.State = podlife.Created
+	}
 	if c.State == podlife.Exited {
 		if c.Finished.IsZero() {
 			c.Finished = c.Created
@@ -152,6 +157,12 @@ func withStatus(c podlife.Container, s *runtimeapi.ContainerStatus) podlife.Cont
 		c.Message = join(c.Message, terminationMessage(s))
 	}
 	return c
+}
+
+// interrupted: the start was cut short because its caller, this agent, went away.
+// The container never ran, so it is as good as one that was only created.
+func interrupted(s *runtimeapi.ContainerStatus) bool {
+	return s.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.Reason == "StartError" && strings.Contains(s.Message, context.Canceled.Error())
 }
 
 func unix(nanos int64) time.Time {

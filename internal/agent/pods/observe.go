@@ -17,7 +17,7 @@ const observeTimeout = 10 * time.Second
 
 // observe reads what the runtime has of the pod into the facts.
 func (w *worker) observe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, observeTimeout)
+	ctx, cancel := context.WithTimeout(cri.Quiet(ctx), observeTimeout)
 	defer cancel()
 	sandboxes, err := w.listSandboxes(ctx)
 	if err != nil {

@@ -26,6 +26,7 @@ type inventory struct {
 // inventory lists the runtime's sandboxes and containers that this agent has made.
 func (m *Manager) inventory(ctx context.Context) (inventory, error) {
 	inv := inventory{map[types.UID][]*runtimeapi.PodSandbox{}, map[types.UID][]*runtimeapi.Container{}}
+	ctx = cri.Quiet(ctx)
 	ours := map[string]string{nodeLabel: m.o.NodeName}
 	sandboxes, err := m.o.Runtime.ListPodSandbox(ctx, &runtimeapi.PodSandboxFilter{LabelSelector: ours})
 	if err != nil {

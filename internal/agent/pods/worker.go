@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/images"
 	"github.com/everynode/everynode/internal/agent/probes"
 	"github.com/everynode/everynode/internal/agent/volumes"
@@ -100,7 +101,7 @@ func (w *worker) read() {
 // run decides and performs until the pod is gone or ctx ends.
 func (w *worker) run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("pod", klog.KObj(w.facts.Pod), "uid", w.uid))
-	w.startCtx, w.stopStart = context.WithCancel(ctx)
+	w.startCtx, w.stopStart = context.WithCancel(cri.Quiet(ctx))
 	defer w.stopStart()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -167,7 +168,11 @@ func (w *worker) note(plan podlife.Plan, now time.Time) {
 	if plan.Ending && w.facts.EndingSince.IsZero() {
 		w.facts.EndingSince = now
 	}
-	w.m.announce(w.facts.Pod, w.facts.Reported, &plan.Status)
+	before := w.facts.Reported
+	if before == nil {
+		before = &w.facts.Pod.Status
+	}
+	w.m.announce(w.facts.Pod, before, &plan.Status)
 	w.facts.Reported = &plan.Status
 	w.show(&plan.Status)
 }
@@ -230,7 +235,7 @@ func (w *worker) startProbes(ctx context.Context, id string) {
 	if c == nil || !probes.Has(c) {
 		return
 	}
-	ctx, w.probes[id] = context.WithCancel(ctx)
+	ctx, w.probes[id] = context.WithCancel(cri.Quiet(ctx))
 	target := probes.Target{Container: c, ID: id, IP: firstOf(w.podIPs()), Started: obs.Started}
 	resume := w.resumed(c.Name, id)
 	w.m.running.Go(func() {

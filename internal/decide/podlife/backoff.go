@@ -27,25 +27,30 @@ func longer(d time.Duration) time.Duration {
 	return min(2*d, maxDelay)
 }
 
-// retryLimits bound how fast failed steps are tried again, by kind. Pulls follow
-// the kubelet; others are local and cheap, so that what a user repairs (a missing
+// retryLimits bound how fast a failed step is tried again. Pulls follow the
+// kubelet; other steps are local and cheap, so that what a user repairs (a missing
 // ConfigMap, a full disk) is noticed within seconds.
-var retryLimits = map[Kind]struct{ first, max time.Duration }{
-	EnsureImage:    {10 * time.Second, 5 * time.Minute},
-	SetUpVolumes:   {500 * time.Millisecond, 15 * time.Second},
-	RunSandbox:     {time.Second, 20 * time.Second},
-	StartContainer: {time.Second, 10 * time.Second},
+func retryLimits(k Kind, f Failure) (first, longest time.Duration) {
+	switch {
+	case f.Reason == "": // the runtime is away: it may be back at any moment
+		return 100 * time.Millisecond, 2 * time.Second
+	case f.Reason == ErrImagePull:
+		return 10 * time.Second, 5 * time.Minute
+	case k == SetUpVolumes:
+		return 500 * time.Millisecond, 15 * time.Second
+	case k == RunSandbox:
+		return time.Second, 20 * time.Second
+	case k == StartContainer, k == EnsureImage:
+		return time.Second, 10 * time.Second
+	}
+	return 250 * time.Millisecond, 10 * time.Second
 }
 
 // retryAt is when a step of kind k that failed may be tried again.
 func retryAt(k Kind, f Failure) time.Time {
-	limit, ok := retryLimits[k]
-	if !ok {
-		limit.first, limit.max = 250*time.Millisecond, 10*time.Second
-	}
-	d := limit.first
-	for i := 1; i < f.Count && d < limit.max; i++ {
+	d, longest := retryLimits(k, f)
+	for i := 1; i < f.Count && d < longest; i++ {
 		d *= 2
 	}
-	return f.At.Add(min(d, limit.max))
+	return f.At.Add(min(d, longest))
 }

@@ -147,6 +147,11 @@ func (d *decision) waiting(c spec, obs Container) *corev1.ContainerStateWaiting 
 	if !d.here(obs) {
 		return d.defaultWaiting()
 	}
+	// The back-off is over and the next start under way: it keeps on waiting until then.
+	if old, ok := statusOf(d.basis, c); ok && old.State.Waiting != nil && old.LastTerminationState.Terminated != nil &&
+		old.LastTerminationState.Terminated.ContainerID == publicID(obs.ID) {
+		return old.State.Waiting
+	}
 	return nil
 }
 
