@@ -48,7 +48,8 @@ type Informers struct {
 	term   context.Context
 	served sets.Set[schema.GroupVersionKind]
 
-	open chan struct{} // closed by Start; see gate
+	end  context.CancelFunc // of life, if that is ours to end
+	open chan struct{}      // closed by Start; see gate
 
 	mu      sync.Mutex
 	tracked map[cache.SharedIndexInformer]*termInformer // by the informer below
@@ -65,7 +66,14 @@ func NewInformers(term context.Context, c *rest.Config) (*Informers, error) {
 	if err != nil {
 		return nil, err
 	}
-	return share(term, term, informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim)), client.Discovery())
+	life, end := context.WithCancel(term)
+	f, err := share(term, life, informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim)), client.Discovery())
+	if err != nil {
+		end()
+		return nil, err
+	}
+	f.end = end
+	return f, nil
 }
 
 // ShareInformers makes the informers of a term on a factory that others use too: the API server's.
@@ -177,11 +185,12 @@ func (f *Informers) Start(<-chan struct{}) {
 // StartWithContext implements informers.SharedInformerFactory; see Start.
 func (f *Informers) StartWithContext(ctx context.Context) { f.Start(ctx.Done()) }
 
-// Shutdown implements informers.SharedInformerFactory: it removes what the term added. It waits for
-// the informers to end if they are the term's own.
+// Shutdown implements informers.SharedInformerFactory: it removes what the term added. Informers
+// that are the term's own it ends, and waits for that.
 func (f *Informers) Shutdown() {
 	f.removeHandlers()
-	if f.life == f.term {
+	if f.end != nil {
+		f.end()
 		f.shared.Shutdown()
 	}
 }

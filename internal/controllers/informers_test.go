@@ -3,6 +3,8 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -29,7 +32,8 @@ func TestAbsentKindsAreEmptyAndSynced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := server()
 		term, end := context.WithCancel(t.Context())
-		f, err := share(term, term, informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim)), client.Discovery())
+		shared := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trim))
+		f, err := share(term, term, shared, client.Discovery())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,9 +66,41 @@ func TestAbsentKindsAreEmptyAndSynced(t *testing.T) {
 			}
 		}
 		end()
-		f.Shutdown()
+		shared.Shutdown()
 		synctest.Wait()
 	})
+}
+
+func TestOwnInformersEndWithShutdown(t *testing.T) {
+	asked := make(chan string, 99)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/api":
+			_, _ = w.Write([]byte(`{"kind":"APIVersions","versions":["v1"]}`))
+		case "/apis":
+			_, _ = w.Write([]byte(`{"kind":"APIGroupList","groups":[]}`))
+		case "/api/v1":
+			_, _ = w.Write([]byte(`{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"pods","kind":"Pod"}]}`))
+		default:
+			asked <- r.URL.Path
+			<-r.Context().Done() // a watch
+		}
+	}))
+	defer api.Close()
+	f, err := NewInformers(t.Context(), &rest.Config{Host: api.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods := f.Core().V1().Pods().Informer()
+	f.Start(nil)
+	if path := <-asked; path != "/api/v1/pods" {
+		t.Errorf("asked for %s", path)
+	}
+	f.Shutdown() // though the term is not over
+	if !pods.IsStopped() {
+		t.Error("the informer runs on")
+	}
 }
 
 func TestHandlersGoWithTheirTerm(t *testing.T) {

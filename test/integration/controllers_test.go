@@ -194,7 +194,7 @@ func services(t *testing.T, c *cluster) {
 		return err == nil && len(l.Items) == 1 && len(l.Items[0].Endpoints) == 1 && l.Items[0].Endpoints[0].Addresses[0] == "10.42.0.9", fmt.Sprint(l.Items, err)
 	})
 	await(t, "its Endpoints", func() (bool, string) {
-		e, err := c.CoreV1().Endpoints(ns).Get(ctx, "web", metav1.GetOptions{}) //nolint:staticcheck // deprecated, and still in use
+		e, err := c.CoreV1().Endpoints(ns).Get(ctx, "web", metav1.GetOptions{})
 		return err == nil && len(e.Subsets) == 1 && e.Subsets[0].Addresses[0].IP == "10.42.0.9", fmt.Sprint(e, err)
 	})
 }
