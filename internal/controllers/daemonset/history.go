@@ -90,7 +90,8 @@ func (c *Controller) historyDone(d *daemon, ds *daemonSet, w *historyWriter, cur
 		klog.ErrorS(err, "Could not store the history of a DaemonSet; trying again", "daemonset", klog.KObj(ds))
 		delay := min(20*time.Millisecond<<min(d.history.retries, 20), 30*time.Second)
 		d.history.retries++
-		time.AfterFunc(delay, func() { c.inbox.put(func() { c.syncHistory(d) }) })
+		inbox := c.inbox
+		time.AfterFunc(delay, func() { inbox.put(func() { c.syncHistory(d) }) })
 		return
 	}
 	d.history.retries = 0

@@ -17,18 +17,20 @@ import (
 // writeTimeout bounds one write: an answer that takes longer is treated as lost.
 const writeTimeout = 30 * time.Second
 
-// perform starts all actions of a DaemonSet. Each takes one place of the parallelism until it is reported.
+// perform starts all actions of a DaemonSet. Each takes one place of the parallelism until it is reported. What
+// runs beside the loop is given the object as it is now, and touches the daemon only in its report.
 func (c *Controller) perform(ctx context.Context, d *daemon, a *machine.Actions) {
+	ds := d.ds
 	for _, x := range a.Deletes {
 		c.notePodEnd(d, x)
-		c.start(ctx, d, func(ctx context.Context) func() { return c.deletePod(ctx, d, x) })
+		c.start(ctx, d, func(ctx context.Context) func() { return c.deletePod(ctx, d, ds, x) })
 	}
 	for _, x := range a.Creates {
 		c.noteNoRoom(d, x)
-		c.start(ctx, d, func(ctx context.Context) func() { return c.createPod(ctx, d, x) })
+		c.start(ctx, d, func(ctx context.Context) func() { return c.createPod(ctx, d, ds, x) })
 	}
 	for _, x := range a.Checks {
-		c.start(ctx, d, func(ctx context.Context) func() { return c.checkPod(ctx, d, x) })
+		c.start(ctx, d, func(ctx context.Context) func() { return c.checkPod(ctx, d, ds, x) })
 	}
 	if len(a.Claims) > 0 {
 		c.claim(ctx, d, a.Claims)
@@ -53,8 +55,7 @@ func (c *Controller) start(ctx context.Context, d *daemon, write func(context.Co
 	})
 }
 
-func (c *Controller) createPod(ctx context.Context, d *daemon, x machine.Create) func() {
-	ds := d.ds
+func (c *Controller) createPod(ctx context.Context, d *daemon, ds *daemonSet, x machine.Create) func() {
 	created, err := c.o.Writer.CreatePod(ctx, x.Template.Pod(x))
 	switch {
 	case err == nil:
@@ -104,13 +105,13 @@ func (c *Controller) holder(ctx context.Context, namespace, name, node string, s
 	return live.UID, true, ownerOf(live).uid == set && machine.TargetNode(live) == node
 }
 
-func (c *Controller) deletePod(ctx context.Context, d *daemon, x machine.Delete) func() {
-	err := c.o.Writer.DeletePod(ctx, d.ds.Namespace, x.Name, metav1.DeleteOptions{
+func (c *Controller) deletePod(ctx context.Context, d *daemon, ds *daemonSet, x machine.Delete) func() {
+	err := c.o.Writer.DeletePod(ctx, ds.Namespace, x.Name, metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &x.UID},
 	})
 	switch {
 	case err == nil:
-		klog.FromContext(ctx).V(3).Info("Deleted daemon pod", "pod", klog.KRef(d.ds.Namespace, x.Name), "node", x.Node, "reason", x.Reason)
+		klog.FromContext(ctx).V(3).Info("Deleted daemon pod", "pod", klog.KRef(ds.Namespace, x.Name), "node", x.Node, "reason", x.Reason)
 		return func() { c.note(d, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", x.Name) }
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 		return func() {} // it is gone; the watch will show it
@@ -124,8 +125,8 @@ func (c *Controller) deletePod(ctx context.Context, d *daemon, x machine.Delete)
 }
 
 // checkPod looks up a pod that should have been seen, or seen gone, long ago.
-func (c *Controller) checkPod(ctx context.Context, d *daemon, x machine.Check) func() {
-	live, err := c.o.Client.CoreV1().Pods(d.ds.Namespace).Get(ctx, x.Name, metav1.GetOptions{})
+func (c *Controller) checkPod(ctx context.Context, d *daemon, ds *daemonSet, x machine.Check) func() {
+	live, err := c.o.Client.CoreV1().Pods(ds.Namespace).Get(ctx, x.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err), err == nil && x.UID != "" && live.UID != x.UID:
 		return func() { d.set.Gone(x.Name, x.UID) }

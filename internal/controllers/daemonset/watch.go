@@ -18,6 +18,7 @@ type watched struct {
 	registration cache.ResourceEventHandlerRegistration
 }
 
+// watch asks the factory for the informers, and says what their events do in this Run.
 func (c *Controller) watch() []watched {
 	apps, core := c.o.Informers.Apps().V1(), c.o.Informers.Core().V1()
 	return []watched{
@@ -43,11 +44,12 @@ func on[T interface {
 	comparable
 	GetResourceVersion() string
 }](c *Controller, set func(before, now T), remove func(T)) cache.ResourceEventHandler {
+	inbox := c.inbox // of this Run: what is delivered late must not reach the next
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) {
 			if o, ok := obj.(T); ok {
 				var none T
-				c.inbox.put(func() { set(none, o) })
+				inbox.put(func() { set(none, o) })
 			}
 		},
 		UpdateFunc: func(before, now any) {
@@ -56,20 +58,21 @@ func on[T interface {
 			if !ok || (a.GetResourceVersion() == b.GetResourceVersion() && b.GetResourceVersion() != "") {
 				return
 			}
-			c.inbox.put(func() { set(a, b) })
+			inbox.put(func() { set(a, b) })
 		},
 		DeleteFunc: func(obj any) {
 			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = gone.Obj
 			}
 			if o, ok := obj.(T); ok {
-				c.inbox.put(func() { remove(o) })
+				inbox.put(func() { remove(o) })
 			}
 		},
 	}
 }
 
 func (c *Controller) subscribe() error {
+	c.watched = c.watch()
 	for i := range c.watched {
 		w := &c.watched[i]
 		r, err := w.informer.AddEventHandler(w.handler)
