@@ -105,7 +105,7 @@ func (s *Servers) order(now time.Time) []string {
 		}
 	}
 	s.next++
-	order := append(good, bad...)
+	order := slices.Concat(good, bad)
 	if s.fallback != "" && !slices.Contains(order, s.fallback) {
 		order = append(order, s.fallback)
 	}

@@ -141,7 +141,9 @@ func TestServersOrder(t *testing.T) {
 
 func TestNoServerAnswers(t *testing.T) {
 	s := NewServers("https://a:1")
-	s.dial = func(_ context.Context, address string) (net.Conn, error) { return nil, errors.New(address + " refused") }
+	s.dial = func(_ context.Context, address string) (net.Conn, error) {
+		return nil, errors.New(address + " refused")
+	}
 	s.setServers([]string{"b:1"})
 	_, err := s.DialContext(t.Context(), "tcp", "ignored:1")
 	if err == nil || !strings.Contains(err.Error(), "a:1 refused") || !strings.Contains(err.Error(), "b:1 refused") {

@@ -102,7 +102,7 @@ func flag(query url.Values, name string) bool {
 func number(query url.Values, name string) (*int64, error) {
 	text := query.Get(name)
 	if text == "" {
-		return nil, nil //nolint:nilnil // that is what the options say it by
+		return nil, nil // as the options have it
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {

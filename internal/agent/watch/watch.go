@@ -64,7 +64,7 @@ func Run[T runtime.Object, L runtime.Object](ctx context.Context, clients kubern
 		Name: o.Name,
 		// A server that restarts is back within seconds, and so are we; the jitter keeps thousands of
 		// agents from coming back in one moment.
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Cap: 10 * time.Second, Steps: 60, Factor: 2, Jitter: 1},
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Cap: 4 * time.Second, Steps: 60, Factor: 2, Jitter: 1},
 	})
 	r.RunWithContext(ctx)
 }
