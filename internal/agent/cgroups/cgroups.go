@@ -108,33 +108,39 @@ func (t *Tree) Remove(uid types.UID) error {
 	return errors.Join(errs...)
 }
 
-// KillStrays kills the processes of containers that the runtime does not know: it
-// was killed itself between starting them and noting that it did. Without this they
-// would run beside their successors. Known are the IDs of all that the runtime lists.
-func (t *Tree) KillStrays(pod *corev1.Pod, known func(id string) bool) (killed []string, err error) {
+// Strays are the IDs of containers and sandboxes that have processes in the pod's
+// cgroup and are not known. The runtime forgets one when it is killed itself between
+// starting it and noting that it did.
+func (t *Tree) Strays(pod *corev1.Pod, known func(id string) bool) []string {
 	if t == nil {
-		return nil, nil
+		return nil
 	}
+	var ids []string
 	for _, dir := range hostDirs(t.Path(pod)) {
-		entries, readErr := os.ReadDir(dir)
-		if readErr != nil && !errors.Is(readErr, os.ErrNotExist) {
-			return killed, readErr
-		}
+		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			if !e.IsDir() || !isContainerID(e.Name()) || known(e.Name()) {
+			if !e.IsDir() || !isContainerID(e.Name()) || known(e.Name()) || slices.Contains(ids, e.Name()) {
 				continue
 			}
-			if err := killAll(filepath.Join(dir, e.Name())); err != nil {
-				return killed, err
+			if pids, err := ocgroups.GetAllPids(filepath.Join(dir, e.Name())); err == nil && len(pids) > 0 {
+				ids = append(ids, e.Name())
 			}
-			if !slices.Contains(killed, e.Name()) {
-				killed = append(killed, e.Name())
-			}
-			// A folder that is still busy is removed with the pod's.
-			_ = ocgroups.RemovePath(filepath.Join(dir, e.Name()))
 		}
 	}
-	return killed, nil
+	return ids
+}
+
+// Kill kills the processes of one container or sandbox of the pod.
+func (t *Tree) Kill(pod *corev1.Pod, id string) error {
+	if t == nil {
+		return nil
+	}
+	for _, dir := range hostDirs(path.Join(t.Path(pod), id)) {
+		if err := killAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // isContainerID recognizes the folders that the runtime makes.

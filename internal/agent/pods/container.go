@@ -100,6 +100,9 @@ func (m *Manager) createAndStart(ctx context.Context, s start) (podlife.Containe
 		return podlife.Container{}, asFailure(errCreate, err)
 	}
 	m.event(s.pod, s.container.Name, corev1.EventTypeNormal, "Created", "Container created")
+	if err := m.killStrays(ctx, s.pod); err != nil {
+		return podlife.Container{}, asFailure(errRun, err)
+	}
 	if err := m.o.Runtime.StartContainer(ctx, id); err != nil {
 		return podlife.Container{}, asFailure(errRun, err)
 	}

@@ -144,9 +144,7 @@ func withStatus(c podlife.Container, s *runtimeapi.ContainerStatus) podlife.Cont
 	c.Started, c.Finished = unix(s.StartedAt), unix(s.FinishedAt)
 	c.ExitCode, c.Reason, c.Message = s.ExitCode, s.Reason, s.Message
 	c.Image, c.ImageRef = s.GetImage().GetImage(), s.ImageRef
-	if interrupted(s) {
-		c.State = podlife.Created
-	}
+	c.Interrupted = interrupted(s)
 	if c.State == podlife.Exited {
 		if c.Finished.IsZero() {
 			c.Finished = c.Created
@@ -159,10 +157,19 @@ func withStatus(c podlife.Container, s *runtimeapi.ContainerStatus) podlife.Cont
 	return c
 }
 
-// interrupted: the start was cut short because its caller, this agent, went away.
-// The container never ran, so it is as good as one that was only created.
+// interrupted: the runtime gave the container up while it was starting, because the
+// agent that had asked for it, or the runtime itself, went away at that moment.
 func interrupted(s *runtimeapi.ContainerStatus) bool {
-	return s.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.Reason == "StartError" && strings.Contains(s.Message, context.Canceled.Error())
+	if s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.StartedAt != 0 {
+		return false
+	}
+	switch s.Reason {
+	case "Unknown":
+		return true
+	case "StartError":
+		return strings.Contains(s.Message, context.Canceled.Error()) || strings.Contains(s.Message, "start failed: : signal: killed")
+	}
+	return false
 }
 
 func unix(nanos int64) time.Time {

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
@@ -44,11 +45,45 @@ func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	if err != nil {
 		return podlife.Sandbox{}, err
 	}
+	if err := m.killStrays(ctx, pod); err != nil {
+		return podlife.Sandbox{}, err
+	}
 	s := podlife.Sandbox{ID: id, Attempt: attempt, Ready: true, Created: time.Now()}
 	if !pod.Spec.HostNetwork {
 		s.IPs, err = m.sandboxIPs(ctx, id)
 	}
 	return s, err
+}
+
+// killStrays ends what the runtime has forgotten of a pod, before anything is
+// started that would run beside it. The caller has just created a sandbox or container: as
+// the runtime reserves its name, no earlier creation can still be under way.
+func (m *Manager) killStrays(ctx context.Context, pod *corev1.Pod) error {
+	if len(m.cgroups.Strays(pod, func(string) bool { return false })) == 0 {
+		return nil
+	}
+	sandboxes, err := m.o.Runtime.ListPodSandbox(ctx, &runtimeapi.PodSandboxFilter{LabelSelector: byUID(pod.UID)})
+	if err != nil {
+		return err
+	}
+	containers, err := m.o.Runtime.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: byUID(pod.UID)})
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, s := range sandboxes {
+		known[s.Id] = true
+	}
+	for _, c := range containers {
+		known[c.Id] = true
+	}
+	for _, id := range m.cgroups.Strays(pod, func(id string) bool { return known[id] }) {
+		klog.InfoS("Killing processes that the runtime has forgotten", "pod", klog.KObj(pod), "id", id)
+		if err := m.cgroups.Kill(pod, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sandboxIPs are the addresses that the pod network gave to a sandbox.

@@ -96,11 +96,7 @@ func (w *worker) prepare(ctx context.Context, step podlife.Step, status corev1.P
 	case podlife.EnsureImage:
 		return w.ensureImage(w.startCtx, step)
 	case podlife.RunSandbox:
-		known := w.knownIDs()
 		return func() (func(), error) {
-			if err := m.killStrays(pod, known); err != nil {
-				return nil, err
-			}
 			s, err := m.runSandbox(ctx, pod, step.Attempt)
 			if err != nil {
 				return nil, err
@@ -189,15 +185,11 @@ func (w *worker) startContainer(ctx context.Context, step podlife.Step) func() (
 			s.sandbox = sb
 		}
 	}
-	known := w.knownIDs()
 	s.targetID = w.targetOf(step.Container)
 	hookCtx := w.startCtx
 	return func() (func(), error) {
 		if s.container == nil {
 			return nil, fmt.Errorf("the pod has no container %q", step.Container)
-		}
-		if err := m.killStrays(pod, known); err != nil {
-			return nil, err
 		}
 		c, err := m.createAndStart(ctx, s)
 		if err != nil {
@@ -215,28 +207,6 @@ func (w *worker) startContainer(ctx context.Context, step podlife.Step) func() (
 		}
 		return nil, err
 	}
-}
-
-// knownIDs are all sandboxes and containers that the runtime has of the pod.
-func (w *worker) knownIDs() map[string]bool {
-	ids := map[string]bool{}
-	for _, s := range w.facts.Sandboxes {
-		ids[s.ID] = true
-	}
-	for _, c := range w.facts.Containers {
-		ids[c.ID] = true
-	}
-	return ids
-}
-
-// killStrays ends what the runtime has forgotten of a pod, before anything is
-// started that would run beside it.
-func (m *Manager) killStrays(pod *corev1.Pod, known map[string]bool) error {
-	killed, err := m.cgroups.KillStrays(pod, func(id string) bool { return known[id] })
-	if len(killed) > 0 {
-		klog.InfoS("Killed processes that the runtime has forgotten", "pod", klog.KObj(pod), "ids", killed)
-	}
-	return err
 }
 
 // targetOf is the ID of the container that an ephemeral container looks into.

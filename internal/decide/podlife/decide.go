@@ -46,7 +46,12 @@ func newDecision(f Facts, now time.Time) *decision {
 	if d.basis == nil {
 		d.basis = &f.Pod.Status
 	}
+	d.Containers = make([]Container, 0, len(f.Containers))
 	for _, c := range f.Containers {
+		if c.Interrupted && !reportedRunning(d.basis, c) {
+			c.State = Created
+		}
+		d.Containers = append(d.Containers, c)
 		d.byName[c.Name] = append(d.byName[c.Name], c)
 	}
 	for _, attempts := range d.byName {
@@ -70,6 +75,18 @@ func newDecision(f Facts, now time.Time) *decision {
 		}
 	}
 	return d
+}
+
+// reportedRunning: a status says that this very container was running.
+func reportedRunning(s *corev1.PodStatus, c Container) bool {
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].ContainerID == publicID(c.ID) && (list[i].State.Running != nil || list[i].State.Terminated != nil || list[i].LastTerminationState.Terminated != nil) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func newer(a, b Container) bool {

@@ -81,6 +81,10 @@ type Container struct {
 	Started  time.Time
 	Finished time.Time
 	ExitCode int32
+	// Interrupted: the runtime gave it up while it was starting, through no fault of
+	// its own. Unless it was reported as running, it never ran, and its number is
+	// used again.
+	Interrupted bool
 	// Reason and Message as the runtime and the termination message file give them.
 	Reason, Message string
 	// Image is the name it was started from, ImageRef what that resolved to.
