@@ -176,17 +176,17 @@ func BenchmarkFirstRollout(b *testing.B) {
 func BenchmarkMemory(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			heap := func() float64 {
+			inUse := func() float64 {
 				var m runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&m)
 				return float64(m.HeapAlloc)
 			}
 			for range b.N {
-				before := heap()
+				before := inUse()
 				w := steady(b, n)
 				w.pods, w.nodes, w.unseen = nil, nil, nil // the cluster itself is not counted
-				b.ReportMetric((heap()-before)/float64(n), "B/node")
+				b.ReportMetric((inUse()-before)/float64(n), "B/node")
 				runtime.KeepAlive(w)
 			}
 		})

@@ -91,9 +91,9 @@ func (o *oracle) condition(p *corev1.Pod) *corev1.PodCondition {
 func (o *oracle) isReady(p *corev1.Pod) bool { return o.condition(p).Status == corev1.ConditionTrue }
 
 func (o *oracle) isAvailable(p *corev1.Pod) bool {
-	min := time.Duration(o.ds.Spec.MinReadySeconds) * time.Second
+	minReady := time.Duration(o.ds.Spec.MinReadySeconds) * time.Second
 	since := o.condition(p).LastTransitionTime
-	return o.isReady(p) && (min == 0 || (!since.IsZero() && !since.Add(min).After(o.now)))
+	return o.isReady(p) && (minReady == 0 || (!since.IsZero() && !since.Add(minReady).After(o.now)))
 }
 
 func (o *oracle) isUpdated(p *corev1.Pod) bool {

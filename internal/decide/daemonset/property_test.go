@@ -314,8 +314,8 @@ func TestOrderOfFactsDoesNotMatter(t *testing.T) {
 // counted by what is stored.
 func TestBudgetIsKept(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		max := rapid.IntRange(1, 3).Draw(t, "maxUnavailable")
-		h := &history{world: newWorld(newDaemonSet(rolling(fmt.Sprint(max), "0"))), t: t}
+		allowed := rapid.IntRange(1, 3).Draw(t, "maxUnavailable")
+		h := &history{world: newWorld(newDaemonSet(rolling(fmt.Sprint(allowed), "0"))), t: t}
 		for i := range rapid.IntRange(1, 8).Draw(t, "nodes") {
 			h.setNode(testNode(fmt.Sprintf("n%d", i)))
 		}
@@ -339,8 +339,8 @@ func TestBudgetIsKept(t *testing.T) {
 					up++
 				}
 			}
-			if down := len(h.nodes) - up; down > max {
-				t.Fatalf("%d of %d nodes are down, %d may be", down, len(h.nodes), max)
+			if down := len(h.nodes) - up; down > allowed {
+				t.Fatalf("%d of %d nodes are down, %d may be", down, len(h.nodes), allowed)
 			}
 		}
 	})
