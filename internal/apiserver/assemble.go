@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,8 +37,8 @@ const (
 	maxWrites = 1000
 	// storagePrefix is where in etcd the objects are, as with any Kubernetes.
 	storagePrefix = "/registry"
-	// resync is how often handlers of the shared informers see every object again.
-	resync = 10 * time.Minute
+	// resync of the shared informers is off: handlers hear of changes, and nothing is O(cluster) every few minutes.
+	resync = 0
 )
 
 // assembly is a server under construction: each step reads what earlier steps have set.

@@ -136,7 +136,7 @@ func (c *controlPlane) campaign(ctx context.Context, client kubernetes.Interface
 		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- election.Run(ctx, client, identity, c.lead) }()
+	go func() { done <- election.Run(ctx, client, identity, func(term context.Context) error { return c.lead(term, ctx) }) }()
 	select {
 	case err := <-done:
 		return err
@@ -151,15 +151,16 @@ func (c *controlPlane) campaign(ctx context.Context, client kubernetes.Interface
 	}
 }
 
-// lead is one term of leadership.
-func (c *controlPlane) lead(ctx context.Context) error {
-	config := election.Fence(ctx, c.api.ClientConfig())
-	informers, err := controllers.NewInformers(ctx, config)
+// lead is one term of leadership, on the API server's own caches: they live on, so that each
+// object is in memory once.
+func (c *controlPlane) lead(term, life context.Context) error {
+	config := election.Fence(term, c.api.ClientConfig())
+	informers, err := controllers.ShareInformers(term, life, c.api.Informers(), config)
 	if err != nil {
 		return err
 	}
-	defer informers.Shutdown() // no cache outlives its term
-	group, ctx := errgroup.WithContext(ctx)
+	defer informers.Shutdown()
+	group, ctx := errgroup.WithContext(term)
 	group.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
 			Config: config, Informers: informers, Writer: c.api.Writer(),
