@@ -56,11 +56,11 @@ func (s *Set) Created(name string, uid types.UID) {
 type Failure int
 
 const (
-	// Refused: the API said no, so that nothing was stored.
+	// Refused means that the API said no, so that nothing was stored.
 	Refused Failure = iota
-	// Taken: the name belongs to something that is not this DaemonSet's pod for this node.
+	// Taken means that the name belongs to something that is not this DaemonSet's pod for this node.
 	Taken
-	// Lost: nobody knows. The pod may be there, or come to be.
+	// Lost means that nobody knows. The pod may be there, or come to be.
 	Lost
 )
 

@@ -11,11 +11,11 @@ import (
 type Outcome uint8
 
 const (
-	// Out: no pod is started and one that is there is removed.
+	// Out means that no pod is started and one that is there is removed.
 	Out Outcome = iota
-	// Stay: no pod is started, but one that is there may stay (a NoSchedule taint came after it).
+	// Stay means that no pod is started, but one that is there may stay (a NoSchedule taint came after it).
 	Stay
-	// In: exactly one pod belongs here.
+	// In means that exactly one pod belongs here.
 	In
 )
 
