@@ -136,7 +136,9 @@ func (c *controlPlane) campaign(ctx context.Context, client kubernetes.Interface
 		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- election.Run(ctx, client, identity, func(term context.Context) error { return c.lead(term, ctx) }) }()
+	go func() {
+		done <- election.Run(ctx, client, identity, func(term context.Context) error { return c.lead(term, ctx) })
+	}()
 	select {
 	case err := <-done:
 		return err
