@@ -35,7 +35,7 @@ var kubernetesImporters = []string{"internal/apiserver", "internal/scheduler", "
 
 // pureImports are the prefixes of what internal/decide may import besides the
 // standard library.
-var pureImports = []string{"k8s.io/api/", "k8s.io/apimachinery/", "k8s.io/component-helpers/", "k8s.io/utils/ptr", module + "/internal/decide/"}
+var pureImports = []string{"k8s.io/api/", "k8s.io/apimachinery/", "k8s.io/component-helpers/", "k8s.io/utils/ptr", "k8s.io/utils/dump", module + "/internal/decide/"}
 
 // impureStandard are the standard packages that have no place in a decision.
 var impureStandard = []string{"os", "net", "net/http", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "sync", "sync/atomic", "context", "io/fs", "os/exec", "syscall"}
