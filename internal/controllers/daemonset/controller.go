@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/everynode/everynode/internal/decide/placement"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 )
@@ -30,7 +32,7 @@ type Controller struct {
 	orphans    map[string]map[string]*corev1.Pod    // by namespace and name: pods without a controller
 	parked     map[types.UID]map[string]*corev1.Pod // by owner: pods whose DaemonSet is not managed (yet)
 	revisions  revisionIndex
-	acting     bool            // the caches are complete
+	acting     bool            // the first events are in
 	inFlight   int             // pod writes
 	ctx        context.Context // of Run, for the writes that an event starts
 }
@@ -50,11 +52,15 @@ func New(o Options) (*Controller, error) {
 // starts from nothing but the informers.
 func (c *Controller) Run(ctx context.Context) error {
 	c.reset(ctx)
+	// Only what is fresh is listened to, so that the first events are all of it.
+	if !c.awaitFresh(ctx) {
+		return nil
+	}
 	if err := c.subscribe(); err != nil {
 		return err
 	}
 	defer c.unsubscribe()
-	c.writes.Go(func() { c.awaitCaches(ctx) })
+	c.writes.Go(func() { c.awaitFirstEvents(ctx) })
 	klog.FromContext(ctx).V(2).Info("DaemonSet controller started")
 	c.loop(ctx)
 	c.writes.Wait()
@@ -75,13 +81,16 @@ func (c *Controller) reset(ctx context.Context) {
 	c.acting, c.inFlight = false, 0
 }
 
-// awaitCaches lets the loop act once the informers are complete and fresh.
-func (c *Controller) awaitCaches(ctx context.Context) {
+// awaitFirstEvents lets the loop act once it has been given everything that the informers hold.
+func (c *Controller) awaitFirstEvents(ctx context.Context) {
 	var synced []cache.InformerSynced
 	for i := range c.watched {
 		synced = append(synced, c.watched[i].registration.HasSynced)
 	}
-	if !c.awaitFresh(ctx) || !cache.WaitForCacheSync(ctx.Done(), synced...) {
+	err := wait.PollUntilContextCancel(ctx, 2*time.Millisecond, true, func(context.Context) (bool, error) {
+		return !slices.ContainsFunc(synced, func(is cache.InformerSynced) bool { return !is() }), nil
+	})
+	if err != nil {
 		return
 	}
 	c.inbox.put(func() {

@@ -14,7 +14,7 @@ type Options struct {
 	// Client reads live objects, patches owners and writes ControllerRevisions. Required.
 	Client kubernetes.Interface
 	// Informers is the factory whose DaemonSet, Pod, Node and ControllerRevision informers are
-	// watched; whoever made it starts it, before or after Run. Required.
+	// watched. New asks it for them; whoever made it starts it, before Run or beside it. Required.
 	Informers informers.SharedInformerFactory
 	// Writer performs pod and status writes. Default: ClientWriter{Client}.
 	Writer Writer

@@ -1,10 +1,13 @@
 package daemonset
 
 import (
+	"context"
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -13,6 +16,7 @@ type daemonSet = appsv1.DaemonSet
 // watched is one informer and what its events do.
 type watched struct {
 	resource     string
+	list         func(context.Context, metav1.ListOptions) (runtime.Object, error)
 	informer     cache.SharedIndexInformer
 	handler      cache.ResourceEventHandler
 	registration cache.ResourceEventHandlerRegistration
@@ -21,21 +25,27 @@ type watched struct {
 // watch asks the factory for the informers, and says what their events do in this Run.
 func (c *Controller) watch() []watched {
 	apps, core := c.o.Informers.Apps().V1(), c.o.Informers.Core().V1()
+	liveApps, liveCore := c.o.Client.AppsV1(), c.o.Client.CoreV1()
 	return []watched{
-		{resource: "daemonsets", informer: apps.DaemonSets().Informer(), handler: on(c,
+		{resource: "daemonsets", informer: apps.DaemonSets().Informer(), list: lister(liveApps.DaemonSets("").List), handler: on(c,
 			func(old, ds *appsv1.DaemonSet) {
 				if old != nil && old.UID != ds.UID {
 					c.removeDaemonSet(old)
 				}
 				c.setDaemonSet(ds)
 			}, c.removeDaemonSet)},
-		{resource: "controllerrevisions", informer: apps.ControllerRevisions().Informer(), handler: on(c,
+		{resource: "controllerrevisions", informer: apps.ControllerRevisions().Informer(), list: lister(liveApps.ControllerRevisions("").List), handler: on(c,
 			func(_, r *appsv1.ControllerRevision) { c.setRevision(r) }, c.removeRevision)},
-		{resource: "nodes", informer: core.Nodes().Informer(), handler: on(c,
+		{resource: "nodes", informer: core.Nodes().Informer(), list: lister(liveCore.Nodes().List), handler: on(c,
 			func(_, n *corev1.Node) { c.setNode(n) },
 			func(n *corev1.Node) { c.removeNode(n.Name) })},
-		{resource: "pods", informer: core.Pods().Informer(), handler: on(c, c.setPod, c.removePod)},
+		{resource: "pods", informer: core.Pods().Informer(), list: lister(liveCore.Pods("").List), handler: on(c, c.setPod, c.removePod)},
 	}
+}
+
+// lister makes one of a typed client's List functions.
+func lister[L runtime.Object](list func(context.Context, metav1.ListOptions) (L, error)) func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+	return func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return list(ctx, o) }
 }
 
 // on makes a handler that has the loop call set for every new version of an object, with the one before it or
