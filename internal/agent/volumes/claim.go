@@ -81,7 +81,7 @@ func persistent(p *podVolumes, at layout, name string, pv *corev1.PersistentVolu
 // local hands out a folder that an administrator prepared.
 func local(p *podVolumes, at layout, name, path string, readOnly bool) (Volume, error) {
 	if slices.Contains(strings.Split(path, "/"), "..") {
-		return Volume{}, fmt.Errorf("has path %q, which must not contain ..", path)
+		return Volume{}, fmt.Errorf("has path %q, which must not have .. in it", path)
 	}
 	info, err := os.Stat(path)
 	if err != nil {

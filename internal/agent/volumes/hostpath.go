@@ -16,7 +16,7 @@ import (
 // where the type says so.
 func hostPath(path string, kind *corev1.HostPathType) (Volume, error) {
 	if slices.Contains(strings.Split(path, "/"), "..") {
-		return Volume{}, fmt.Errorf("hostPath %q must not contain ..", path)
+		return Volume{}, fmt.Errorf("hostPath %q must not have .. in it", path)
 	}
 	if err := checkType(path, ptr.Deref(kind, corev1.HostPathUnset)); err != nil {
 		return Volume{}, err

@@ -96,7 +96,7 @@ func relative(path string) (string, error) {
 	}
 	parts := strings.Split(path, "/")
 	if slices.Contains(parts, "..") {
-		return "", fmt.Errorf("the path %q must not contain ..", path)
+		return "", fmt.Errorf("the path %q must not have .. in it", path)
 	}
 	for _, part := range parts {
 		if len(part) > 255 {

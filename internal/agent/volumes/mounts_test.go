@@ -69,14 +69,14 @@ func TestMountsRefusals(t *testing.T) {
 		`{volumeMounts: [{name: v, mountPath: /x, readOnly: true, recursiveReadOnly: Enabled}]}`:                                  `not supported by the container runtime`,
 		`{volumeMounts: [{name: v, mountPath: /x, readOnly: true, recursiveReadOnly: Maybe}]}`:                                    `unknown`,
 		`{volumeMounts: [{name: v, mountPath: /x, readOnly: true, recursiveReadOnly: Enabled, mountPropagation: Bidirectional}]}`: `does not go together`,
-		`{volumeMounts: [{name: v, mountPath: /x, subPath: ../x}]}`:                                                               `must not contain ..`,
+		`{volumeMounts: [{name: v, mountPath: /x, subPath: ../x}]}`:                                                               `must not have ..`,
 		`{volumeMounts: [{name: v, mountPath: /x, subPath: /etc}]}`:                                                               `must not start with /`,
-		`{volumeMounts: [{name: v, mountPath: /x, subPath: a/../../b}]}`:                                                          `must not contain ..`,
+		`{volumeMounts: [{name: v, mountPath: /x, subPath: a/../../b}]}`:                                                          `must not have ..`,
 		`{volumeMounts: [{name: v, mountPath: /x, subPath: file/below}]}`:                                                         `not a folder`,
 		`{volumeMounts: [{name: absent, mountPath: /x, subPath: a}]}`:                                                             `the volume cannot be opened`,
 		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "a/$(NOBODY)"}]}`:                                                  `no environment variable NOBODY`,
 		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "$(EMPTY)"}]}`:                                                     `no environment variable EMPTY`,
-		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "$(UP)/x"}]}`:                                                      `must not contain ..`,
+		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "$(UP)/x"}]}`:                                                      `must not have ..`,
 		`{volumeDevices: [{name: v, devicePath: /dev/x}]}`:                                                                        `volumeDevices`,
 	} {
 		_, _, err := w.Mounts(podOf(t, "u1", `{}`), containerOf(t, text), vols, func(s string) string {

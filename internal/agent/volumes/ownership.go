@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -96,7 +97,7 @@ func giveEntries(fd, gid int, bits uint32) error {
 	defer func() { _ = dir.Close() }()
 	for {
 		names, err := dir.Readdirnames(1000)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -104,7 +105,7 @@ func giveEntries(fd, gid int, bits uint32) error {
 		}
 		for _, name := range names {
 			entry, err := unix.Openat(fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			if err == unix.ENOENT {
+			if errors.Is(err, unix.ENOENT) {
 				continue // removed meanwhile
 			}
 			if err == nil {

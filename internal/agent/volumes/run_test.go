@@ -207,7 +207,7 @@ func readTogether(dir string) error {
 		return nil // this version was swept meanwhile
 	}
 	if string(a) != string(b) {
-		return fmt.Errorf("a mixture: %q and %q (%v, %v)", a, b, errA, errB)
+		return fmt.Errorf("a mixture: %q and %q: %w", a, b, errors.Join(errA, errB))
 	}
 	// What programs open is always there.
 	if _, err := os.Stat(filepath.Join(dir, "a")); err != nil {

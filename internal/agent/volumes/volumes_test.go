@@ -192,7 +192,7 @@ func TestHostPath(t *testing.T) {
 		{"BlockDevice", block, ""},
 		{"BlockDevice", "/dev/null", "is not a block device but a character device"},
 		{"Pipe", file, "unknown"},
-		{"", dir + "/../x", "must not contain .."},
+		{"", dir + "/../x", "must not have .."},
 	} {
 		kind := corev1.HostPathType(c.kind)
 		v, err := hostPath(c.path, &kind)
@@ -291,7 +291,7 @@ func TestContentsRefusals(t *testing.T) {
 	for spec, want := range map[string]string{
 		`{configMap: {name: absent}}`:                                                                         `volume "v": configmaps "absent" not found`,
 		`{configMap: {name: settings, items: [{key: absent, path: x}]}}`:                                      `ConfigMap ns/settings has no key "absent"`,
-		`{configMap: {name: settings, items: [{key: a, path: ../x}]}}`:                                        `must not contain ..`,
+		`{configMap: {name: settings, items: [{key: a, path: ../x}]}}`:                                        `must not have ..`,
 		`{configMap: {name: settings, items: [{key: a, path: /x}]}}`:                                          `must not start with /`,
 		`{configMap: {name: settings, items: [{key: a, path: ..x}]}}`:                                         `must not start with ..`,
 		`{configMap: {name: settings}}`:                                                                       `must not start with ..`,
