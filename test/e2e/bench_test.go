@@ -77,7 +77,7 @@ func measureReady(b *testing.B, c *cluster.Cluster, name string) time.Duration {
 		}
 	}
 	if took == 0 {
-		b.Fatalf("%s is not ready within a minute", name)
+		b.Fatalf("%s is not ready in time:\n%s%s", name, c.Kubectl("describe", "ds,pods,nodes").Stdout, c.Kubectl("get", "events", "-A").Stdout)
 	}
 	if err := sets.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 		b.Fatal(err)
