@@ -29,6 +29,8 @@ func Main(args []string) int {
 	if filepath.Base(args[0]) == "kubectl" {
 		return runKubectl(layout.DefaultDataDir, args[1:])
 	}
+	// Started through /proc/self/exe, a process would be called "exe" in ps and top.
+	_ = os.WriteFile("/proc/self/comm", []byte("everynode"), 0)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return run(ctx, args[1:], os.Stdout, os.Stderr)

@@ -99,6 +99,8 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 	unix.Umask(0o022) // pods' volumes are made with explicit modes
 	client := supervise.NewClient(spec.Layout)
 	switch running, err := client.Status(ctx); {
+	case err == nil && running.Spec.UpgradesTo(spec):
+		return o.upgrade(ctx, out, spec, client)
 	case err == nil:
 		if difference := running.Spec.Difference(spec); difference != "" {
 			return fmt.Errorf("up: already running, and %s; `everynode down`, then `everynode up` again (pods are stopped and come back)", difference)
@@ -111,6 +113,20 @@ func (o *upOptions) run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("up: %w", err)
 	}
 	fmt.Fprintf(out, "starting everynode %s, data in %s\n", version, spec.Layout.DataDir)
+	return o.start(ctx, out, spec, client)
+}
+
+// upgrade exchanges the processes for those of this build. Containers belong to their shims, so
+// they run on.
+func (o *upOptions) upgrade(ctx context.Context, out io.Writer, spec *supervise.Spec, client *supervise.Client) error {
+	fmt.Fprintf(out, "another build of everynode is running; exchanging it for %s, pods keep running\n", version)
+	if err := client.Stop(ctx, ""); err != nil && !errors.Is(err, supervise.ErrNotRunning) {
+		return fmt.Errorf("up: %w", err)
+	}
+	return o.start(ctx, out, spec, client)
+}
+
+func (o *upOptions) start(ctx context.Context, out io.Writer, spec *supervise.Spec, client *supervise.Client) error {
 	if err := supervise.Start(ctx, spec); err != nil {
 		return fmt.Errorf("up: %w", err)
 	}
@@ -339,31 +355,35 @@ func (o *upOptions) epilogue(out io.Writer, spec *supervise.Spec) {
 	l := spec.Layout
 	fmt.Fprintf(out, "\nnode %s is ready\n  kubeconfig  %s (everynode kubectl uses it by itself)\n", spec.NodeName, l.AdminKubeconfig())
 	if o.loopbackOnly() {
-		fmt.Fprintf(out, "  join        the server listens on this machine only; to let others join:\n"+
-			"                everynode down && everynode up --node-ip ADDRESS   (an address of this machine, like %s)\n", exampleAddress())
+		fmt.Fprintf(out, "  join        the server listens on this machine only; to let others join, here:\n"+
+			"                everynode down && everynode up --node-ip %s\n"+
+			"              and then, on another machine, as root, with containerd running and this everynode installed:\n%s",
+			exampleAddress(), o.joinCommand(l, exampleAddress()))
 		return
 	}
-	fmt.Fprintf(out, "  join        on another machine, as root, with containerd running and this everynode installed:\n%s", o.joinCommand(l))
+	fmt.Fprintf(out, "  join        on another machine, as root, with containerd running and this everynode installed:\n%s", o.joinCommand(l, o.joinHost()))
 }
 
 // joinCommand is what to type on another machine, token included: it is there to be copied.
-func (o *upOptions) joinCommand(l layout.Layout) string {
+func (o *upOptions) joinCommand(l layout.Layout, host string) string {
 	token, err := os.ReadFile(l.JoinToken())
 	if err != nil {
 		return "                (no join token: `everynode token create` makes one)\n"
 	}
 	return fmt.Sprintf("                echo %s > join-token\n                everynode agent --server %s --token-file join-token\n",
-		strings.TrimSpace(string(token)), o.joinURL())
+		strings.TrimSpace(string(token)), "https://"+net.JoinHostPort(host, port(o.server.Listen)))
 }
 
-func (o *upOptions) joinURL() string {
-	host, p, _ := net.SplitHostPort(o.server.Listen) // validated
-	if o.server.AdvertiseAddress != "" {
-		host = o.server.AdvertiseAddress
-	} else if net.ParseIP(host).IsUnspecified() {
-		host = exampleAddress()
+// joinHost is the address at which other machines reach the server.
+func (o *upOptions) joinHost() string {
+	host, _, _ := net.SplitHostPort(o.server.Listen) // validated
+	switch {
+	case o.server.AdvertiseAddress != "":
+		return o.server.AdvertiseAddress
+	case net.ParseIP(host).IsUnspecified():
+		return exampleAddress()
 	}
-	return "https://" + net.JoinHostPort(host, p)
+	return host
 }
 
 // exampleAddress is the address of this machine that others most likely reach.

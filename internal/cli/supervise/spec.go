@@ -55,6 +55,14 @@ func (s *Spec) Difference(want *Spec) string {
 	return ""
 }
 
+// UpgradesTo tells whether want differs in nothing but the build: then the processes can be
+// exchanged under the pods, which keep running.
+func (s *Spec) UpgradesTo(want *Spec) bool {
+	same := *s
+	same.BuildID = want.BuildID
+	return s.BuildID != want.BuildID && same.Difference(want) == ""
+}
+
 // WriteFile stores the spec where the supervisor reads it.
 func (s *Spec) WriteFile() error {
 	text, err := json.MarshalIndent(s, "", "  ")

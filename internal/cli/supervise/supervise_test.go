@@ -230,6 +230,9 @@ func TestDifference(t *testing.T) {
 			if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
+			if got, want := base.UpgradesTo(&want), name == "new build"; got != want {
+				t.Errorf("upgrade: %v, want %v", got, want)
+			}
 		})
 	}
 }
