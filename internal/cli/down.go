@@ -77,7 +77,7 @@ func down(ctx context.Context, out io.Writer, l layout.Layout, purge bool) error
 	}
 	pods, podsErr := teardown.Pods(ctx, l)
 	if pods > 0 {
-		fmt.Fprintf(out, "removed %d pods\n", pods)
+		fmt.Fprintf(out, "removed the pods of this node: %d\n", pods)
 	}
 	if running != nil {
 		if err := client.Stop(ctx, ""); err != nil && !errors.Is(err, supervise.ErrNotRunning) {
@@ -95,10 +95,12 @@ func down(ctx context.Context, out io.Writer, l layout.Layout, purge bool) error
 	if running == nil && pods == 0 && len(removed) == 0 {
 		fmt.Fprintln(out, "nothing was running")
 	} else if len(removed) > 0 {
-		fmt.Fprintf(out, "removed what was left over: %s\n", strings.Join(removed, ", "))
+		fmt.Fprintf(out, "removed what was left of them: %s\n", strings.Join(removed, ", "))
 	}
 	if !purge {
-		fmt.Fprintf(out, "the data stays in %s; `everynode up` brings everything back, `everynode down --purge` removes it\n", l.DataDir)
+		if _, err := os.Stat(l.AdminKubeconfig()); err == nil {
+			fmt.Fprintf(out, "the data stays in %s; `everynode up` brings everything back, `everynode down --purge` removes it\n", l.DataDir)
+		}
 		return nil
 	}
 	if err := teardown.Purge(l); err != nil {

@@ -66,6 +66,7 @@ func (h *host) must(args ...string) string {
 	if r.Code != 0 {
 		h.t.Fatalf("everynode %s: exit code %d\n%s%s", strings.Join(args, " "), r.Code, r.Stdout, r.Stderr)
 	}
+	h.t.Logf("everynode %s\n%s%s", strings.Join(args, " "), r.Stdout, r.Stderr)
 	return r.Stdout
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -68,10 +69,13 @@ func Ready(ctx context.Context, l layout.Layout) error {
 }
 
 func connect(ctx context.Context, l layout.Layout) (internalapi.RuntimeService, error) {
-	// Without this look, gRPC would wait for the socket to appear, with a back-off of seconds.
-	if _, err := os.Stat(l.ContainerdSocket()); err != nil {
+	// Without this look, gRPC would wait for the socket to appear, with a back-off of seconds, and
+	// log each time that it does not.
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", l.ContainerdSocket())
+	if err != nil {
 		return nil, err
 	}
+	_ = conn.Close()
 	runtime, err := cri.NewRemoteRuntimeService(ctx, l.RuntimeEndpoint(), 3*time.Second, noop.NewTracerProvider(), false)
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func Sweep(l layout.Layout, nodeName string) (removed []string, err error) {
 	var errs []error
 	step := func(what string, n int, err error) {
 		if n > 0 {
-			removed = append(removed, fmt.Sprintf("%d %s", n, what))
+			removed = append(removed, fmt.Sprintf("%s %d", what, n))
 		}
 		errs = append(errs, err)
 	}

@@ -161,7 +161,7 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(removed, ", "); got != "1 containerd shims, 1 processes of containers, 3 cgroups" {
+	if got := strings.Join(removed, ", "); got != "containerd shims 1, processes of containers 1, cgroups 3" {
 		t.Errorf("removed: %s", got)
 	}
 	if alive(ours.Process.Pid) || alive(container.Process.Pid) || !alive(foreign.Process.Pid) {
