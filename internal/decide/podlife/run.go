@@ -234,10 +234,14 @@ func (d *decision) nextAttempt(c spec, obs Container, exists bool) (uint32, time
 	case exists:
 		return obs.Attempt + 1, longer(delayAfter(obs))
 	}
-	if old, ok := statusOf(d.basis, c); ok && old.ContainerID != "" && c.role != ephemeral {
+	old, ok := statusOf(d.basis, c)
+	switch {
+	case !ok || c.role == ephemeral:
+		return 0, 0
+	case old.ContainerID != "":
 		return uint32(old.RestartCount) + 1, 0
 	}
-	return 0, 0
+	return uint32(old.RestartCount), 0 // that one was never started
 }
 
 func (d *decision) imageReady(c spec, attempt uint32) bool {

@@ -125,6 +125,9 @@ func (d *decision) observed(c spec, obs Container) corev1.ContainerStatus {
 	default:
 		cs.State.Waiting = d.defaultWaiting()
 	}
+	if obs.State == Created {
+		cs.ContainerID, cs.ImageID, cs.Image = "", "", c.Image // it may yet be made anew
+	}
 	return cs
 }
 
@@ -162,7 +165,7 @@ const runFailed = "RunContainerError"
 func (d *decision) unobserved(c spec) corev1.ContainerStatus {
 	cs := corev1.ContainerStatus{Name: c.Name, Image: c.Image}
 	old, known := statusOf(d.basis, c)
-	if known && old.ContainerID != "" {
+	if known {
 		cs.RestartCount = old.RestartCount
 		cs.LastTerminationState = old.LastTerminationState
 		if old.State.Terminated != nil && (d.why != "" || c.role == initial || c.role == ephemeral) {
