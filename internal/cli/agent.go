@@ -29,7 +29,8 @@ Image archives in DIR/images/*.tar are imported at start.`,
 
   # With a name, labels and a runtime of its own
   everynode agent --server https://192.0.2.10:6443 --token-file join-token \
-    --node-name edge-7 --node-labels disktype=ssd,zone=a --runtime-endpoint unix:///run/crio/crio.sock`,
+    --node-name edge-7 --node-labels disktype=ssd,zone=a \
+    --runtime-endpoint unix:///run/crio/crio.sock`,
 		Args: noArguments,
 	}
 	fs := cmd.Flags()
