@@ -325,15 +325,11 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return nil
 	}
 	after, _ := time.ParseDuration(words[2])
-	go func() {
-		select {
-		case <-c.stopped:
-		case <-time.After(after):
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			c.exit(int32(code), "")
-		}
-	}()
+	time.AfterFunc(after, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		c.exit(int32(code), "")
+	})
 	return nil
 }
 
