@@ -110,7 +110,11 @@ func buildNamespace(ctx context.Context, e *environment) (func(context.Context),
 	if err != nil {
 		return nil, err
 	}
-	c := namespace.NewNamespaceController(ctx, client, metadata, client.Discovery().ServerPreferredNamespacedResources,
+	discover, err := neverEmpty(client.Discovery().ServerPreferredNamespacedResources)
+	if err != nil {
+		return nil, err
+	}
+	c := namespace.NewNamespaceController(ctx, client, metadata, discover,
 		e.Informers.Core().V1().Namespaces(), namespaceResync, corev1.FinalizerKubernetes)
 	return func(ctx context.Context) { c.Run(ctx, namespaceWorkers) }, nil
 }
