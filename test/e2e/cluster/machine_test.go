@@ -29,10 +29,6 @@ func output(t *testing.T, m *Machine, argv ...string) string {
 }
 
 func TestMachineIsApart(t *testing.T) {
-	before, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
 	m := NewMachine(t, "apart")
 	if got := output(t, m, "hostname"); got != m.Name {
 		t.Errorf("host name %q, want %q", got, m.Name)
@@ -47,9 +43,10 @@ func TestMachineIsApart(t *testing.T) {
 	if _, err := os.Stat("/run/mine"); err == nil {
 		t.Error("a file in the machine's /run is in the real one")
 	}
-	after, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil || string(after) != string(before) {
-		t.Errorf("mounts of the machine are on the real one: %s", after)
+	// Only what this test made is looked at: others may mount things meanwhile.
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), " /run/m ") || strings.Contains(string(mounts), m.Dir) {
+		t.Errorf("mounts of the machine are on the real one (%v): %s", err, mounts)
 	}
 	p := m.Start("sleep", "sleep", "1000")
 	m.Crash()
