@@ -170,7 +170,7 @@ func (r *Runtime) Version(ctx context.Context, _ string) (*runtimeapi.VersionRes
 	if err := r.begin(ctx, "Version", 0, ""); err != nil {
 		return nil, err
 	}
-	return &runtimeapi.VersionResponse{RuntimeName: "fake", RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
+	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "fake", RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
 }
 
 // RunPodSandbox gives each pod off the host's network an address of its own.
