@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -115,16 +114,18 @@ func (t *Tree) Strays(pod *corev1.Pod, known func(id string) bool) []string {
 	if t == nil {
 		return nil
 	}
+	dirs := hostDirs(t.Path(pod))
+	if len(dirs) == 0 {
+		return nil
+	}
 	var ids []string
-	for _, dir := range hostDirs(t.Path(pod)) {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if !e.IsDir() || !isContainerID(e.Name()) || known(e.Name()) || slices.Contains(ids, e.Name()) {
-				continue
-			}
-			if pids, err := ocgroups.GetAllPids(filepath.Join(dir, e.Name())); err == nil && len(pids) > 0 {
-				ids = append(ids, e.Name())
-			}
+	entries, _ := os.ReadDir(dirs[0]) // a process is in all hierarchies, so one will do
+	for _, e := range entries {
+		if !e.IsDir() || !isContainerID(e.Name()) || known(e.Name()) {
+			continue
+		}
+		if pids, err := ocgroups.GetAllPids(filepath.Join(dirs[0], e.Name())); err == nil && len(pids) > 0 {
+			ids = append(ids, e.Name())
 		}
 	}
 	return ids

@@ -155,3 +155,23 @@ func startIn(t *testing.T, cgroup string) *exec.Cmd {
 	}
 	return cmd
 }
+
+// BenchmarkEnsure is on the way of every pod that starts.
+func BenchmarkEnsure(b *testing.B) {
+	tree, err := New(fmt.Sprintf("/everynode-bench-%d", os.Getpid()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = tree.Destroy() }()
+	for i := 0; b.Loop(); i++ {
+		p := pod(strconv.Itoa(i), list("500m", "8Mi"), nil)
+		if _, err := tree.Ensure(p); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := tree.Remove(p.UID); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}

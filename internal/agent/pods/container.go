@@ -66,6 +66,7 @@ type start struct {
 	volumes   map[string]volumes.Volume
 	// targetID is the container whose processes an ephemeral one shall see.
 	targetID string
+	known    ids
 }
 
 // facts are what the container may learn about its pod and node.
@@ -100,7 +101,7 @@ func (m *Manager) createAndStart(ctx context.Context, s start) (podlife.Containe
 		return podlife.Container{}, asFailure(errCreate, err)
 	}
 	m.event(s.pod, s.container.Name, corev1.EventTypeNormal, "Created", "Container created")
-	if err := m.killStrays(ctx, s.pod); err != nil {
+	if err := m.killStrays(ctx, s.pod, s.known.with(id)); err != nil {
 		return podlife.Container{}, asFailure(errRun, err)
 	}
 	if err := m.o.Runtime.StartContainer(ctx, id); err != nil {

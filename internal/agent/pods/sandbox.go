@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +20,7 @@ import (
 func (m *Manager) podFiles(uid types.UID) string { return filepath.Join(m.o.FilesDir, string(uid)) }
 
 // runSandbox makes the pod's cgroup and log folder and runs its sandbox.
-func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (podlife.Sandbox, error) {
+func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32, known ids) (podlife.Sandbox, error) {
 	cfg, err := m.sandboxConfig(pod, attempt)
 	if err != nil {
 		return podlife.Sandbox{}, err
@@ -45,7 +46,7 @@ func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	if err != nil {
 		return podlife.Sandbox{}, err
 	}
-	if err := m.killStrays(ctx, pod); err != nil {
+	if err := m.killStrays(ctx, pod, known.with(id)); err != nil {
 		return podlife.Sandbox{}, err
 	}
 	s := podlife.Sandbox{ID: id, Attempt: attempt, Ready: true, Created: time.Now()}
@@ -57,9 +58,10 @@ func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 
 // killStrays ends what the runtime has forgotten of a pod, before anything is
 // started that would run beside it. The caller has just created a sandbox or container: as
-// the runtime reserves its name, no earlier creation can still be under way.
-func (m *Manager) killStrays(ctx context.Context, pod *corev1.Pod) error {
-	if len(m.cgroups.Strays(pod, func(string) bool { return false })) == 0 {
+// the runtime reserves its name, no earlier creation can still be under way. What
+// is not among the known is looked up once more before it is killed.
+func (m *Manager) killStrays(ctx context.Context, pod *corev1.Pod, known ids) error {
+	if len(m.cgroups.Strays(pod, known.has)) == 0 {
 		return nil
 	}
 	sandboxes, err := m.o.Runtime.ListPodSandbox(ctx, &runtimeapi.PodSandboxFilter{LabelSelector: byUID(pod.UID)})
@@ -70,20 +72,37 @@ func (m *Manager) killStrays(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	known := map[string]bool{}
 	for _, s := range sandboxes {
-		known[s.Id] = true
+		known = known.with(s.Id)
 	}
 	for _, c := range containers {
-		known[c.Id] = true
+		known = known.with(c.Id)
 	}
-	for _, id := range m.cgroups.Strays(pod, func(id string) bool { return known[id] }) {
+	for _, id := range m.cgroups.Strays(pod, known.has) {
 		klog.InfoS("Killing processes that the runtime has forgotten", "pod", klog.KObj(pod), "id", id)
 		if err := m.cgroups.Kill(pod, id); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ids are sandboxes and containers that the runtime is known to have.
+type ids []string
+
+func (l ids) has(id string) bool      { return slices.Contains(l, id) }
+func (l ids) with(more ...string) ids { return append(slices.Clip(l), more...) }
+
+// knownIDs are all sandboxes and containers in the facts.
+func (w *worker) knownIDs() ids {
+	var l ids
+	for _, s := range w.facts.Sandboxes {
+		l = append(l, s.ID)
+	}
+	for _, c := range w.facts.Containers {
+		l = append(l, c.ID)
+	}
+	return l
 }
 
 // sandboxIPs are the addresses that the pod network gave to a sandbox.

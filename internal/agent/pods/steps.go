@@ -96,8 +96,9 @@ func (w *worker) prepare(ctx context.Context, step podlife.Step, status corev1.P
 	case podlife.EnsureImage:
 		return w.ensureImage(w.startCtx, step)
 	case podlife.RunSandbox:
+		known := w.knownIDs()
 		return func() (func(), error) {
-			s, err := m.runSandbox(ctx, pod, step.Attempt)
+			s, err := m.runSandbox(ctx, pod, step.Attempt, known)
 			if err != nil {
 				return nil, err
 			}
@@ -179,7 +180,7 @@ func (w *worker) ensureImage(ctx context.Context, step podlife.Step) func() (fun
 
 func (w *worker) startContainer(ctx context.Context, step podlife.Step) func() (func(), error) {
 	m, pod := w.m, w.facts.Pod
-	s := start{pod: pod, container: containerOf(pod, step.Container), step: step, volumes: w.vols, image: w.images[step.Container]}
+	s := start{pod: pod, container: containerOf(pod, step.Container), step: step, volumes: w.vols, image: w.images[step.Container], known: w.knownIDs()}
 	for _, sb := range w.facts.Sandboxes {
 		if sb.ID == step.SandboxID {
 			s.sandbox = sb
