@@ -177,6 +177,31 @@ func TestInterruptedStart(t *testing.T) {
 	}
 }
 
+// TestUnknownContainerThatNeverRan: the runtime was killed between starting it and
+// noting that it did. It is stopped and made anew under its number.
+func TestUnknownContainerThatNeverRan(t *testing.T) {
+	pod := podWith(corev1.Container{Name: "c"})
+	defaults(pod)
+	w := newWorld(pod)
+	w.hold[StartContainer] = true
+	w.settle()
+	clear(w.f.InFlight)
+	lost := Container{ID: "c-0", Name: "c", SandboxID: "sandbox-0", State: Unknown}
+	w.f.Containers = []Container{lost}
+	plan := Decide(w.f, w.now)
+	if len(plan.Steps) != 1 || plan.Steps[0].Kind != StopContainer {
+		t.Fatalf("steps %+v, want its stop", plan.Steps)
+	}
+	w.note(plan)
+	lost.State, lost.Interrupted, lost.ExitCode, lost.Finished = Exited, true, 255, w.now
+	w.f.Containers = []Container{lost}
+	clear(w.hold)
+	w.settle()
+	if c := w.newest("c"); c.State != Running || c.Attempt != 0 {
+		t.Errorf("container %+v, want attempt 0", c)
+	}
+}
+
 // TestForeignConditionsStay: what others wrote into the status is never lost.
 func TestForeignConditionsStay(t *testing.T) {
 	pod := podWith(corev1.Container{Name: "c"})

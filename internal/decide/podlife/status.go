@@ -109,13 +109,16 @@ func (d *decision) observed(c spec, obs Container) corev1.ContainerStatus {
 		Name: c.Name, Image: obs.Image, ImageID: obs.ImageRef,
 		ContainerID: publicID(obs.ID), RestartCount: int32(obs.Attempt),
 	}
+	old, reported := statusOf(d.basis, c)
 	if attempts := d.byName[c.Name]; len(attempts) > 1 && attempts[1].State == Exited {
 		cs.LastTerminationState.Terminated = terminated(attempts[1])
-	} else if old, ok := statusOf(d.basis, c); ok && old.ContainerID == cs.ContainerID {
+	} else if reported && old.ContainerID == cs.ContainerID {
 		cs.LastTerminationState = old.LastTerminationState // its record is gone
 	}
 	switch {
-	case obs.State == Running && !d.starting(c.Name), obs.State == Unknown:
+	case obs.State == Unknown && reported && old.ContainerID == cs.ContainerID && old.State.Running != nil:
+		cs.State = old.State
+	case obs.State == Running && !d.starting(c.Name):
 		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: seconds(obs.Started)}
 	case obs.State == Exited:
 		cs.State.Terminated = terminated(obs)
@@ -125,7 +128,7 @@ func (d *decision) observed(c spec, obs Container) corev1.ContainerStatus {
 	default:
 		cs.State.Waiting = d.defaultWaiting()
 	}
-	if obs.State == Created {
+	if obs.State == Created || obs.State == Unknown && cs.State.Running == nil {
 		cs.ContainerID, cs.ImageID, cs.Image = "", "", c.Image // it may yet be made anew
 	}
 	return cs
