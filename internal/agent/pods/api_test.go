@@ -20,6 +20,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/agent/cri/fake"
+	"github.com/everynode/everynode/internal/agent/objects"
 	"github.com/everynode/everynode/internal/agent/volumes"
 )
 
@@ -276,6 +277,38 @@ func (noVolumes) Teardown(context.Context, types.UID) error { return nil }
 func (noVolumes) Orphans(func(types.UID) bool)              {}
 
 type noObjects struct{}
+
+// oneMap has a ConfigMap as soon as it is told to appear.
+type oneMap struct {
+	noObjects
+	mu     sync.Mutex
+	there  bool
+	notify func(objects.Ref)
+}
+
+func (o *oneMap) Subscribe(f func(objects.Ref)) func() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notify = f
+	return func() {}
+}
+
+func (o *oneMap) appear() {
+	o.mu.Lock()
+	o.there = true
+	notify := o.notify
+	o.mu.Unlock()
+	notify(objects.Ref{Kind: objects.ConfigMap, Namespace: "default", Name: "m"})
+}
+
+func (o *oneMap) ConfigMap(ctx context.Context, ns, name string) (*corev1.ConfigMap, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.there {
+		return &corev1.ConfigMap{Data: map[string]string{"k": "v"}}, nil
+	}
+	return o.noObjects.ConfigMap(ctx, ns, name)
+}
 
 func (noObjects) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMap, error) {
 	return nil, apierrors.NewNotFound(corev1.Resource("configmaps"), name)

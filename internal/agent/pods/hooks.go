@@ -22,7 +22,7 @@ func (m *Manager) hook(ctx context.Context, c *corev1.Container, id, ip string, 
 	case h.Exec != nil:
 		stdout, stderr, err := m.o.Runtime.ExecSync(ctx, id, h.Exec.Command, 0)
 		if err != nil {
-			return fmt.Errorf("Exec lifecycle hook (%v) for Container %q failed - error: %w, message: %q", h.Exec.Command, c.Name, err, string(stdout)+string(stderr)) //nolint:staticcheck // users know this text
+			return fmt.Errorf("Exec lifecycle hook (%v) for Container %q failed - error: %w, message: %q", h.Exec.Command, c.Name, err, string(stdout)+string(stderr))
 		}
 	case h.HTTPGet != nil:
 		return m.httpHook(ctx, c, ip, h.HTTPGet)

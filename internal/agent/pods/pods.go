@@ -65,9 +65,32 @@ func (m *Manager) Run(ctx context.Context) error {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithName("pods"))
 	m.running.Go(func() { m.followExits(ctx) })
 	m.running.Go(func() { m.relist(ctx) })
+	if n, ok := m.o.Objects.(objects.Notifier); ok {
+		defer n.Subscribe(m.objectChanged)()
+	}
 	m.followPods(ctx)
 	m.running.Wait()
 	return nil
+}
+
+// objectChanged lets pods of its namespace that failed for want of a ConfigMap or
+// Secret try again at once.
+func (m *Manager) objectChanged(ref objects.Ref) {
+	for _, w := range m.all() {
+		if w.shown.Load().pod.Namespace == ref.Namespace {
+			w.post(w.retryConfiguration)
+		}
+	}
+}
+
+// retryConfiguration forgets how long ago the steps failed that read objects.
+func (w *worker) retryConfiguration() {
+	for key, f := range w.facts.Failures {
+		if f.Reason == errConfig || key == (podlife.Step{Kind: podlife.SetUpVolumes}).Key() {
+			f.At = time.Time{}
+			w.facts.Failures[key] = f
+		}
+	}
 }
 
 // replace takes the full, consistent list of this node's pods. Workers of pods

@@ -547,6 +547,27 @@ func TestRunAsNonRootIsKept(t *testing.T) {
 	})
 }
 
+// TestMissingConfigMapIsUsedAtOnce when it appears, not at the next try.
+func TestMissingConfigMapIsUsedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		source := &oneMap{}
+		n.options.Objects = source
+		n.start()
+		c := command("c", "run")
+		c.Env = []corev1.EnvVar{{Name: "K", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: "m"}, Key: "k",
+		}}}}
+		n.create(podNamed("p", c))
+		after(time.Minute)
+		n.want("p", "Pending c:CreateContainerConfigError")
+		source.appear()
+		after(100 * time.Millisecond)
+		n.want("p", "Running c:running*")
+		n.stop()
+	})
+}
+
 func TestHostPortsBecomeMappings(t *testing.T) {
 	c := corev1.Container{Ports: []corev1.ContainerPort{{HostPort: 8080, ContainerPort: 80, HostIP: "127.0.0.1"}, {ContainerPort: 81}, {HostPort: 53, ContainerPort: 53, Protocol: corev1.ProtocolUDP}}}
 	pod := podNamed("p", c)

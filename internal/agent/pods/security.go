@@ -108,7 +108,7 @@ func (m *Manager) containerSecurity(pod *corev1.Pod, c *corev1.Container, img im
 	if s.Seccomp, err = m.seccomp(sc.SeccompProfile); err != nil {
 		return nil, err
 	}
-	s.Apparmor, s.ApparmorProfile, err = apparmor(pod, c, sc.AppArmorProfile)
+	s.Apparmor, s.ApparmorProfile, err = apparmor(pod, c, sc.AppArmorProfile) //nolint:staticcheck // containerd 1.6 reads only the deprecated field
 	return s, err
 }
 

@@ -20,7 +20,6 @@ type world struct {
 	hold map[Kind]bool
 	fail map[Kind]string // reason of the failure
 	last string          // status printed last
-	next int
 	done bool
 	api  corev1.PodStatus
 }
