@@ -160,16 +160,13 @@ func withStatus(c podlife.Container, s *runtimeapi.ContainerStatus) podlife.Cont
 // interrupted: the runtime gave the container up while it was starting, because the
 // agent that had asked for it, or the runtime itself, went away at that moment.
 func interrupted(s *runtimeapi.ContainerStatus) bool {
-	if s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.StartedAt != 0 {
+	switch {
+	case s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.StartedAt != 0:
 		return false
+	case s.Reason != "StartError":
+		return true // it ended without the runtime having noted that it began
 	}
-	switch s.Reason {
-	case "Unknown":
-		return true
-	case "StartError":
-		return strings.Contains(s.Message, context.Canceled.Error()) || strings.Contains(s.Message, "start failed: : signal: killed")
-	}
-	return false
+	return strings.Contains(s.Message, context.Canceled.Error()) || strings.Contains(s.Message, "start failed: : signal: killed")
 }
 
 func unix(nanos int64) time.Time {
