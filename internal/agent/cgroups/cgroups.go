@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -131,17 +132,46 @@ func (t *Tree) Strays(pod *corev1.Pod, known func(id string) bool) []string {
 	return ids
 }
 
-// Kill kills the processes of one container or sandbox of the pod.
+// Kill kills the processes of one container or sandbox of the pod, and the shim
+// that would wait for them for ever.
 func (t *Tree) Kill(pod *corev1.Pod, id string) error {
 	if t == nil {
 		return nil
 	}
-	for _, dir := range hostDirs(path.Join(t.Path(pod), id)) {
+	dirs := hostDirs(path.Join(t.Path(pod), id))
+	for _, dir := range dirs {
+		pids, _ := ocgroups.GetAllPids(dir)
+		for _, pid := range pids {
+			if shim, ok := shimOf(pid, id); ok {
+				_ = unix.Kill(shim, unix.SIGKILL) // best effort: it does no harm but use memory
+			}
+		}
+	}
+	for _, dir := range dirs {
 		if err := killAll(dir); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// shimOf is the process's parent, if that is containerd's shim of this very container.
+func shimOf(pid int, id string) (int, bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, false
+	}
+	// PID (COMM) STATE PPID …; COMM may contain anything, parentheses included.
+	fields := strings.Fields(string(stat[strings.LastIndex(string(stat), ")")+1:]))
+	if len(fields) < 2 {
+		return 0, false
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil || parent <= 1 {
+		return 0, false
+	}
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", parent))
+	return parent, err == nil && strings.Contains(string(args), "containerd-shim") && strings.Contains(string(args), "\x00-id\x00"+id+"\x00")
 }
 
 // isContainerID recognizes the folders that the runtime makes.

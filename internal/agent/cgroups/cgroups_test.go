@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	ocgroups "github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -122,6 +123,43 @@ func TestRealCgroups(t *testing.T) {
 	}
 	if err := tree.Remove("never"); err != nil {
 		t.Errorf("removing what is not there: %v", err)
+	}
+}
+
+// TestShimIsFoundByItsArguments: only the shim of that very container is one.
+func TestShimIsFoundByItsArguments(t *testing.T) {
+	id := strings.Repeat("cd", 32)
+	dir := t.TempDir()
+	shim := filepath.Join(dir, "containerd-shim-runc-v2")
+	if err := os.Symlink("/bin/sh", shim); err != nil {
+		t.Fatal(err)
+	}
+	// The shell stands for a shim: its arguments are what counts. It prints its child's PID.
+	cmd := exec.Command(shim, "-c", "sleep 1000 & echo $!; wait", "-id", id, "end")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = unix.Kill(child, unix.SIGKILL)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	if got, ok := shimOf(child, id); !ok || got != cmd.Process.Pid {
+		t.Errorf("shim %d, %v; want %d", got, ok, cmd.Process.Pid)
+	}
+	if _, ok := shimOf(child, strings.Repeat("ef", 32)); ok {
+		t.Error("the shim of another container is taken")
+	}
+	if _, ok := shimOf(os.Getpid(), id); ok {
+		t.Error("a process that is no shim's child has one")
 	}
 }
 
