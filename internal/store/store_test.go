@@ -2,7 +2,15 @@ package store
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -10,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -308,8 +317,25 @@ func TestFatalIsReported(t *testing.T) {
 }
 
 func TestExternal(t *testing.T) {
-	endpoint := startTCP(t)
-	b := open(t, Options{Endpoints: []string{endpoint}})
+	endpoint := startTCP(t, transport.TLSInfo{})
+	talks(t, Options{Endpoints: []string{endpoint}})
+}
+
+// An operator's etcd asks for a certificate, and is known by its own.
+func TestExternalTLS(t *testing.T) {
+	ca, cert, key := certificates(t)
+	endpoint := startTCP(t, transport.TLSInfo{CertFile: cert, KeyFile: key, TrustedCAFile: ca, ClientCertAuth: true})
+	talks(t, Options{Endpoints: []string{endpoint}, CAFile: ca, CertFile: cert, KeyFile: key})
+
+	foreign, _, _ := certificates(t)
+	refused(t, Options{Endpoints: []string{endpoint}, CAFile: foreign, CertFile: cert, KeyFile: key}, endpoint, "TLS files")
+}
+
+// talks opens a backend on an operator's etcd, and uses it in all ways.
+func talks(t *testing.T, o Options) {
+	t.Helper()
+	endpoint := o.Endpoints[0]
+	b := open(t, o)
 	if _, err := b.Client().Put(t.Context(), "a", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -327,12 +353,17 @@ func TestExternal(t *testing.T) {
 }
 
 // startTCP runs an etcd like an operator's, on a free port, and returns its URL.
-func startTCP(t *testing.T) string {
+func startTCP(t *testing.T, tls transport.TLSInfo) string {
 	t.Helper()
+	scheme := "http"
+	if !tls.Empty() {
+		scheme = "https"
+	}
 	c := embed.NewConfig()
 	c.Dir = t.TempDir()
 	c.LogLevel = "error"
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	c.ClientTLSInfo = tls
+	c.ListenClientUrls = []url.URL{{Scheme: scheme, Host: "127.0.0.1:0"}}
 	c.ListenPeerUrls = nil
 	e, err := embed.StartEtcd(c)
 	if err != nil {
@@ -340,5 +371,40 @@ func startTCP(t *testing.T) string {
 	}
 	t.Cleanup(e.Close)
 	<-e.Server.ReadyNotify()
-	return "http://" + e.Clients[0].Addr().String()
+	return scheme + "://" + e.Clients[0].Addr().String()
+}
+
+// certificates are files of a new authority and of a certificate for both sides of a connection to
+// this machine.
+func certificates(t *testing.T) (ca, cert, key string) {
+	t.Helper()
+	must := func(err error) {
+		if err != nil {
+			t.Helper()
+			t.Fatal(err)
+		}
+	}
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		must(os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return path
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	authority := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	root, err := x509.CreateCertificate(rand.Reader, authority, authority, private.Public(), private)
+	must(err)
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "etcd"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, leaf, authority, private.Public(), private)
+	must(err)
+	secret, err := x509.MarshalECPrivateKey(private)
+	must(err)
+	return write("ca.crt", "CERTIFICATE", root), write("tls.crt", "CERTIFICATE", signed), write("tls.key", "EC PRIVATE KEY", secret)
 }
