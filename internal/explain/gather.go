@@ -154,7 +154,8 @@ func (g *Gatherer) room(ctx context.Context, f *Facts, nodes []string) error {
 			return fmt.Errorf("list pods of all namespaces: %w", err)
 		}
 		for _, p := range pods {
-			if !known[p.Namespace+"/"+p.Name] {
+			if key := p.Namespace + "/" + p.Name; !known[key] {
+				known[key] = true
 				f.Pods = append(f.Pods, p)
 			}
 		}

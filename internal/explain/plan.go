@@ -150,7 +150,8 @@ func (r *rehearsal) report(node string) NodePlan {
 	}
 	n.Wave = x.wave
 	switch {
-	case len(x.creates) > 0 && len(x.deletes) > 0:
+	case len(x.creates) > 0 && (len(x.deletes) > 0 || x.creates[0].Reason == daemonset.Surge),
+		len(x.deletes) > 0 && v.Placement.Outcome == placement.In: // its successor waits for its end
 		n.Action = Update
 		n.explainUpdate(x)
 	case len(x.creates) > 0:
@@ -343,7 +344,7 @@ func written(annotations map[string]string) map[string]string {
 	return own
 }
 
-// summarize is "changed (spec.template): 40 of 45 nodes updated in 40 waves, 1 created; 2 excluded by taint …".
+// summarize is "changed (spec.template); of 45 nodes: create 1, update 42, in 42 waves; 2 excluded by taint …".
 func (p *Plan) summarize() string {
 	done := map[Action]int{}
 	excluded, waiting := groups{}, groups{}
@@ -358,25 +359,22 @@ func (p *Plan) summarize() string {
 		}
 	}
 	var parts []string
-	for _, x := range []struct {
-		action Action
-		word   string
-	}{{Create, "get a pod"}, {Update, "are updated"}, {Delete, "lose their pod"}, {Keep, "stay as they are"}} {
-		if n := done[x.action]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, x.word))
+	for _, action := range []Action{Create, Update, Delete, Keep} {
+		if n := done[action]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", action, n))
 		}
 	}
 	s := string(p.Change)
 	if len(p.Fields) > 0 {
 		s += " (" + strings.Join(p.Fields, ", ") + ")"
 	}
-	s += "; of " + count(len(p.Nodes), "node")
+	s += fmt.Sprintf("; of %s: ", count(len(p.Nodes), "node"))
 	if len(parts) == 0 {
 		parts = []string{"none gets a pod"}
 	}
-	s += " " + strings.Join(parts, ", ")
+	s += strings.Join(parts, ", ")
 	if n := len(p.Waves); n > 0 {
-		s += " in " + count(n, "wave")
+		s += ", in " + count(n, "wave")
 	}
 	var rest []string
 	rest = append(rest, excluded.lines()...)

@@ -120,8 +120,9 @@ func (g groups) sorted() []*group {
 func (g groups) lines() []string {
 	var lines []string
 	rest := 0
-	for i, x := range g.sorted() {
-		if i < mostGroups {
+	all := g.sorted()
+	for i, x := range all {
+		if i < mostGroups || len(all) == mostGroups+1 { // one more takes no more room than "other reasons"
 			lines = append(lines, fmt.Sprintf("%d %s", x.nodes, x))
 		} else {
 			rest += x.nodes

@@ -203,10 +203,10 @@ func exitOf(t *corev1.ContainerStateTerminated) *LastExit {
 	return &LastExit{Code: t.ExitCode, Signal: t.Signal, Reason: t.Reason, Message: t.Message, Finished: t.FinishedAt.Time}
 }
 
-// oneLine makes a message fit a line.
+// oneLine makes a message fit a line, and a list of reasons.
 func oneLine(s string) string {
 	const most = 300
-	s = strings.Join(strings.Fields(s), " ")
+	s = strings.TrimSuffix(strings.Join(strings.Fields(s), " "), ".")
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
