@@ -71,7 +71,7 @@ func gatherer(c *fake.Clientset) *Gatherer {
 // What is listed gives the same answer as what is known, and no more is listed than is needed.
 func TestForWhy(t *testing.T) {
 	whole := fleet()
-	client, calls := server(whole.objects()...)
+	client, _ := server(whole.objects()...)
 	f, err := gatherer(client).ForWhy(t.Context(), "ops", "agent", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestForWhy(t *testing.T) {
 
 	settled := running(agent(), nodes(3))
 	settled.DaemonSet = agent()
-	client, calls = server(settled.objects()...)
+	client, calls := server(settled.objects()...)
 	f, err = gatherer(client).ForWhy(t.Context(), "ops", "agent", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +234,7 @@ func TestDryRunApply(t *testing.T) {
 		}
 	}
 	for _, a := range client.Actions() {
-		dry := true
+		var dry bool
 		switch a := a.(type) {
 		case clienttesting.CreateActionImpl:
 			dry = len(a.GetCreateOptions().DryRun) == 1
