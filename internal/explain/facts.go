@@ -19,6 +19,8 @@ type Facts struct {
 	// Revisions of the DaemonSet's namespace; those it does not own are ignored.
 	Revisions []*appsv1.ControllerRevision
 	Nodes     []*corev1.Node
+	// Partial says that Nodes are those asked for, not all there are.
+	Partial bool
 	// Pods are the DaemonSet's own, and those that take room on the nodes in question.
 	Pods []*corev1.Pod
 	// RoomUnknown says why the pods that take room could not be listed; "" if they could.

@@ -47,7 +47,7 @@ func (g *Gatherer) ForWhy(ctx context.Context, namespace, name string, nodes []s
 	if err != nil {
 		return nil, fmt.Errorf("read DaemonSet %s/%s: %w", namespace, name, err)
 	}
-	f := &Facts{Now: g.now(), DaemonSet: ds}
+	f := &Facts{Now: g.now(), DaemonSet: ds, Partial: len(nodes) > 0}
 	if f.Nodes, err = g.nodes(ctx, nodes); err != nil {
 		return nil, err
 	}

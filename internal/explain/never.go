@@ -17,6 +17,9 @@ func (v *view) never() string {
 	if clash := v.template.Contradiction(); clash != "" {
 		return "it can never run on any node: " + clash
 	}
+	if v.facts.Partial {
+		return "" // other nodes may be open to it
+	}
 	if len(v.nodes) == 0 {
 		return "it can run nowhere: there are no nodes"
 	}

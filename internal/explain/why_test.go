@@ -189,6 +189,14 @@ func TestNever(t *testing.T) {
 	}
 }
 
+// Of a few named nodes nothing follows for the others.
+func TestNeverOfSomeNodes(t *testing.T) {
+	f := &Facts{Now: epoch, DaemonSet: agent(asks("64", "1Mi")), Nodes: nodes(1), Partial: true}
+	if got := Why(f).Never; got != "" {
+		t.Errorf("says %q", got)
+	}
+}
+
 // The stored history says which revision is the current one; a server of another version may have written it in
 // other bytes.
 func TestRevision(t *testing.T) {
