@@ -53,6 +53,7 @@ func admissionPlugins() []admissionPlugin {
 		{podtopologylabels.PluginName, podtopologylabels.Register},
 		{nodedeclaredfeatures.PluginName, nodedeclaredfeatures.Register},
 		{podresize.PluginName, podresize.Register},
+		{surgeWarningName, registerSurgeWarning},
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/capabilities"
 	"k8s.io/kubernetes/pkg/kubeapiserver"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
@@ -82,6 +83,9 @@ func assemble(ctx context.Context, o *Options, l net.Listener) (*assembly, error
 }
 
 func (a *assembly) basics() error {
+	// Most node agents are privileged. Who may run them is for RBAC and the namespace's Pod Security level to say, as
+	// wherever Kubernetes is set up by kubeadm and its like; the library's default refuses them for everyone.
+	capabilities.Setup(true, 0)
 	c := genericapiserver.NewConfig(legacyscheme.Codecs)
 	c.EffectiveVersion = compatibility.DefaultComponentGlobalsRegistry.EffectiveVersionFor(basecompatibility.DefaultKubeComponent)
 	c.FeatureGate = utilfeature.DefaultFeatureGate

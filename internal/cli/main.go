@@ -24,20 +24,28 @@ const (
 )
 
 // Main runs the command that args (the whole command line, program name first) name, and returns
-// the exit code. Called as "kubectl", through a link of that name, it is kubectl.
+// the exit code. Called through a link of that name, "kubectl" is kubectl, and "kubectl-everynode" is
+// the plugin with which kubectl gains `kubectl everynode why`.
 func Main(args []string) int {
-	if filepath.Base(args[0]) == "kubectl" {
+	root := newRoot
+	switch filepath.Base(args[0]) {
+	case "kubectl":
 		return runKubectl(layout.DefaultDataDir, args[1:])
+	case "kubectl-everynode":
+		root = newPlugin
 	}
 	// Started through /proc/self/exe, a process would be called "exe" in ps and top.
 	_ = os.WriteFile("/proc/self/comm", []byte("everynode"), 0)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return run(ctx, args[1:], os.Stdout, os.Stderr)
+	return runRoot(ctx, root(), args[1:], os.Stdout, os.Stderr)
 }
 
 func run(ctx context.Context, args []string, out, errOut io.Writer) int {
-	root := newRoot()
+	return runRoot(ctx, newRoot(), args, out, errOut)
+}
+
+func runRoot(ctx context.Context, root *cobra.Command, args []string, out, errOut io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
@@ -128,11 +136,29 @@ func newRoot() *cobra.Command {
 	)
 	root.AddCommand(
 		newUp(), newDown(),
-		newKubectl(), newToken(),
+		newKubectl(), newWhy(false), newPlan(false), newToken(),
 		newServer(), newAgent(),
 		newVersion(), newSupervise(),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault)
+	return root
+}
+
+// newPlugin is what kubectl calls for "kubectl everynode": the commands that ask about any cluster.
+func newPlugin() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "kubectl-everynode",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl everynode"},
+		Short:         "Why a DaemonSet is or is not on each node, and what applying one would do",
+		Example:       "  kubectl everynode why ds/calico-node -n kube-system\n  kubectl everynode plan -f node-exporter.yaml",
+		Args:          unknownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return asUsage(err) })
+	root.AddGroup(&cobra.Group{ID: "cluster", Title: "The cluster:"})
+	root.AddCommand(newWhy(true), newPlan(true), newVersion())
 	return root
 }
 

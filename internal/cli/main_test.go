@@ -32,6 +32,13 @@ func TestExitCodes(t *testing.T) {
 		"agent, no server": {"agent", exitUsage, "--server is required"},
 		"bad output":       {"version -o xml", exitUsage, "--output \"xml\""},
 		"revoke what":      {"token revoke", exitUsage, "which token?"},
+		"why what":         {"why", exitUsage, "which DaemonSet?"},
+		"why not a pod":    {"why pod/x", exitUsage, "only DaemonSets can be explained"},
+		"why in xml":       {"why ds/x -o xml", exitUsage, "want table, wide or json"},
+		"why of what":      {"why ds/x --kubeconfig a --data-dir b", exitUsage, "give one"},
+		"why where":        {"why ds/x --data-dir /nonexistent", exitFailure, "there is no /nonexistent/admin.kubeconfig"},
+		"plan what":        {"plan", exitUsage, "which manifest?"},
+		"plan nothing":     {"plan -f /dev/null", exitFailure, "the manifests hold no DaemonSet"},
 		"no kubeconfig":    {"token list --data-dir /nonexistent", exitFailure, "there is no /nonexistent/admin.kubeconfig"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -139,5 +146,36 @@ func TestUpArguments(t *testing.T) {
 		if got := listenFor("127.0.0.1:1", given, "192.0.2.10"); got != want {
 			t.Errorf("--listen given %v: got %s", given, got)
 		}
+	}
+}
+
+func TestDaemonSetArguments(t *testing.T) {
+	for args, want := range map[string]string{
+		"ds/a": "a", "daemonset.apps/a": "a", "a": "a", "ds a": "a", "DaemonSets/a n1 n2": "a n1 n2", "ds a n1": "a n1", "a n1": "a n1",
+	} {
+		name, nodes, err := daemonSetArguments(strings.Fields(args))
+		if got := strings.Join(append([]string{name}, nodes...), " "); got != want || err != nil {
+			t.Errorf("%s: got %q, %v", args, got, err)
+		}
+	}
+	for _, args := range []string{"", "ds", "ds/", "deploy/a"} {
+		if _, _, err := daemonSetArguments(strings.Fields(args)); err == nil {
+			t.Errorf("%q is taken", args)
+		}
+	}
+}
+
+// As a plugin of kubectl, everynode is called by kubectl's name, and has no data directory.
+func TestPlugin(t *testing.T) {
+	var b bytes.Buffer
+	if code := runRoot(context.Background(), newPlugin(), []string{"why", "--help"}, &b, &b); code != exitOK {
+		t.Fatalf("exit code %d", code)
+	}
+	if out := b.String(); !strings.Contains(out, "kubectl everynode why ds/NAME") || strings.Contains(out, "--data-dir string") {
+		t.Errorf("help:\n%s", out)
+	}
+	b.Reset()
+	if code := runRoot(context.Background(), newPlugin(), []string{"up"}, &b, &b); code != exitUsage {
+		t.Errorf("up as a plugin: exit code %d", code)
 	}
 }
