@@ -32,6 +32,11 @@ func (s *Set) fresh(sl *slot, now time.Time, a *Actions) bool {
 	if pr == nil {
 		return true
 	}
+	if pr.uid == "" {
+		// The answer is still to come, so the create may still be on its way: that there is no pod now would say
+		// nothing about a moment later, when another pod may be here.
+		return false
+	}
 	if at := pr.since.Add(s.unseen); now.Before(at) {
 		s.wake(sl, at)
 		return false
@@ -100,10 +105,7 @@ func (s *Set) DeleteFailed(name string, uid types.UID, now time.Time) {
 
 // Gone reports, after a Check, that no such pod exists. Facts about it that still come are ignored.
 func (s *Set) Gone(name string, uid types.UID) {
-	if sl := s.promised[name]; sl != nil && (sl.promise.uid == uid || sl.promise.uid == "") {
-		if sl.promise.uid == "" {
-			sl.doubt = name
-		}
+	if sl := s.promised[name]; sl != nil && sl.promise.uid != "" && sl.promise.uid == uid {
 		s.breakPromise(sl)
 	}
 	if p := s.pods[name]; p != nil && uid != "" && p.uid == uid {
