@@ -32,18 +32,17 @@ func (s *Set) fresh(sl *slot, now time.Time, a *Actions) bool {
 	if pr == nil {
 		return true
 	}
-	if pr.uid == "" {
-		// The answer is still to come, so the create may still be on its way: that there is no pod now would say
-		// nothing about a moment later, when another pod may be here.
-		return false
-	}
 	if at := pr.since.Add(s.unseen); now.Before(at) {
 		s.wake(sl, at)
 		return false
 	}
 	pr.since = now
 	s.wake(sl, now.Add(s.unseen))
-	a.Checks = append(a.Checks, Check{Node: sl.name, Name: pr.name, UID: pr.uid})
+	if pr.uid != "" {
+		// Else the answer is still to come, and so may be the create: that there is no pod now would say nothing
+		// about a moment later.
+		a.Checks = append(a.Checks, Check{Node: sl.name, Name: pr.name, UID: pr.uid})
+	}
 	return false
 }
 
@@ -115,10 +114,10 @@ func (s *Set) Gone(name string, uid types.UID) {
 }
 
 // Found reports, after a Check, that the pod exists and whether it is going. One that should go and does not is
-// deleted again.
+// deleted again; until it goes, the budget counts it as going, for the first delete may still be on its way.
 func (s *Set) Found(name string, uid types.UID, terminating bool) {
-	if p := s.pods[name]; p != nil && p.uid == uid && !terminating {
-		p.askedAt = time.Time{}
+	if p := s.pods[name]; p != nil && p.uid == uid && !terminating && !p.askedAt.IsZero() {
+		p.askedAt, p.doubted = time.Time{}, true
 		s.change(p.slot)
 	}
 }
