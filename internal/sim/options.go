@@ -98,7 +98,7 @@ func (f Faults) String() string {
 type bug int
 
 const (
-	noBug bug = iota
+	_ bug = iota
 	// forgetful: a create counts as not done, so the freshness gate opens before the pod is seen; and names are
 	// drawn, not derived.
 	forgetful

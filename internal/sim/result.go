@@ -136,7 +136,7 @@ func (w *world) progress() {
 		return
 	}
 	t, s := w.truth, w.result.Steps[len(w.result.Steps)-1]
-	if w.result.Steps[0].Took != nil && t.desired-t.available > w.result.WorstUnavailable {
+	if (len(w.result.Steps) > 1 || w.result.Steps[0].Took != nil) && t.desired-t.available > w.result.WorstUnavailable {
 		w.result.WorstUnavailable, w.result.WorstUnavailableAt = t.desired-t.available, w.since(epoch)
 	}
 	for s.next < len(marks) && t.desired > 0 && t.updated*100 >= t.desired*marks[s.next] {

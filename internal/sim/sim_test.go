@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -58,7 +60,7 @@ func level(name string) Faults {
 
 func run(t testing.TB, o Options) *Result {
 	t.Helper()
-	r, err := Run(o)
+	r, err := Run(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,17 +74,29 @@ func report(t testing.TB, r *Result) {
 	}
 }
 
+// seeds is how many small worlds there are; make soak asks for many more.
+var seeds = flag.Uint64("seeds", 400, "how many small worlds to live through")
+
 // TestSmallWorlds lives through many short histories in which everything that can go wrong does.
 func TestSmallWorlds(t *testing.T) {
 	mishaps := map[string]int{}
-	for seed := range uint64(400) {
+	for seed := range *seeds {
 		r := run(t, small(seed))
 		report(t, r)
 		for m, n := range r.Mishaps {
 			mishaps[m] += n
 		}
 	}
-	t.Log(mishaps)
+	for _, m := range []string{
+		"write refused", "write lost", "answer lost", "write late", "watch event late", "watch event repeated", "watch hung",
+		"watch broke off", "API overloaded", "controller restarted", "controller deposed", "name taken", "room taken",
+		"node died", "node left", "node returned", "node joined", "node relabelled", "node tainted or untainted",
+		"pod failed at its start", "pod failed", "pod crashed", "pod deleted by a user", "pod's owner taken away", "template changed",
+	} {
+		if mishaps[m] == 0 {
+			t.Errorf("in all these worlds there was no mishap %q: %v", m, mishaps)
+		}
+	}
 }
 
 func TestSameSeedSameBytes(t *testing.T) {
@@ -206,7 +220,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	} {
 		o := good()
 		change(&o)
-		if _, err := Run(o); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Run(context.Background(), o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}

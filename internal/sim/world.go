@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -52,9 +53,9 @@ type world struct {
 	violation  *Violation
 }
 
-// Run lives through one history and says how it went. Its error is about the options only: a promise that was
-// broken is in the result.
-func Run(o Options) (*Result, error) {
+// Run lives through one history and says how it went. Its error is about the options, or that ctx ended; a promise
+// that was broken is in the result.
+func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -62,6 +63,9 @@ func Run(o Options) (*Result, error) {
 	w.begin()
 	limit := epoch.Add(o.Duration + restLimit + time.Duration(o.Nodes)*restPerNode)
 	for w.violation == nil && w.clock.next() {
+		if w.handled%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if w.now.After(limit) {
 			w.violate(Converges, nil, "the world does not come to rest: events still happen %v after the mishaps", limit.Sub(epoch.Add(o.Duration)))
 		}
