@@ -2,11 +2,9 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -15,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/everynode/everynode/internal/sim"
 )
@@ -124,36 +121,13 @@ func (f *simulateFlags) complete(stdin io.Reader) error {
 	return nil
 }
 
-// readDaemonSet returns the first DaemonSet of a manifest.
+// readDaemonSet returns the DaemonSet of a manifest, the first if there are several.
 func readDaemonSet(file string, stdin io.Reader) (*appsv1.DaemonSet, error) {
-	in := stdin
-	if file != "-" {
-		opened, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer opened.Close()
-		in = opened
-	} else {
-		file = "stdin"
+	found, err := readManifests([]string{file}, stdin)
+	if err != nil {
+		return nil, err
 	}
-	documents := yaml.NewYAMLOrJSONDecoder(in, 4096)
-	for {
-		var ds appsv1.DaemonSet
-		err := documents.Decode(&ds)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("%s: there is no DaemonSet of apps/v1 in it", file)
-		case ds.Kind == "DaemonSet" && ds.APIVersion == appsv1.SchemeGroupVersion.String() && err != nil:
-			return nil, fmt.Errorf("%s: %w", file, err)
-		case ds.Kind == "DaemonSet" && ds.APIVersion != appsv1.SchemeGroupVersion.String():
-			return nil, fmt.Errorf("%s: DaemonSet %s is of %s, which is no longer served; make it apps/v1", file, ds.Name, ds.APIVersion)
-		case ds.Kind == "DaemonSet":
-			return &ds, nil
-		case err != nil && ds.Kind == "":
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-	}
+	return found[0].DaemonSet().DeepCopy(), nil
 }
 
 func (f *simulateFlags) print(out io.Writer, r *sim.Result) error {

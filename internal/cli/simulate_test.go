@@ -77,9 +77,9 @@ func TestSimulateRefuses(t *testing.T) {
 		{"--max-unavailable 120%", exitUsage, "maxUnavailable is 120%, want a number from 0, or 0% to 100%"},
 		{"--duration -1m", exitUsage, "duration is -1m0s, want 0s to 720h"},
 		{"-o yaml", exitUsage, `--output "yaml": want table or json`},
-		{"-f /nonexistent", exitFailure, "open /nonexistent: no such file"},
-		{"-f " + file("kind: Pod\napiVersion: v1\n---\nkind: Service\n"), exitFailure, "there is no DaemonSet of apps/v1 in it"},
-		{"-f " + file("kind: DaemonSet\napiVersion: extensions/v1beta1\nmetadata: {name: old}\n"), exitFailure, "DaemonSet old is of extensions/v1beta1, which is no longer served; make it apps/v1"},
+		{"-f /nonexistent", exitFailure, "/nonexistent: no such file"},
+		{"-f " + file("kind: Pod\napiVersion: v1\n---\nkind: Service\n"), exitFailure, "the manifests hold no DaemonSet"},
+		{"-f " + file("kind: DaemonSet\napiVersion: extensions/v1beta1\nmetadata: {name: old}\n"), exitFailure, "extensions/v1beta1"},
 		{"-f " + file("kind: DaemonSet\napiVersion: apps/v1\nspec: 3\n"), exitFailure, "ds.yaml"},
 		{"-f " + file("{"), exitFailure, "ds.yaml"},
 	} {
