@@ -15,7 +15,7 @@ LDFLAGS    := -X github.com/everynode/everynode/internal/cli.version=$(VERSION) 
 	$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36 $(STAMP).gitCommit=$(COMMIT) $(STAMP).gitTreeState=clean
 STRIP      := -s -w
 
-.PHONY: help build up down test lint unit e2e bench packages toolchain clean
+.PHONY: help build up down test lint unit e2e soak bench packages toolchain clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -41,6 +41,10 @@ unit: toolchain ## unit tests; objects from caches are checked for mutation
 
 e2e: build bin/kubectl ## the real binary, containerd and kubectl, several nodes (as root)
 	$(GO) test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
+
+soak: toolchain ## the DaemonSet machine: 50,000 histories against its oracle, 5,000 simulated worlds
+	$(GO) test -count=1 -timeout 60m -run 'TestAgreesWithOracle|TestConverges|TestNeverTwoOnANode|TestBudgetIsKept' ./internal/decide/daemonset -rapid.checks=50000
+	$(GO) test -count=1 -timeout 60m -run 'TestSmallWorlds' ./internal/sim -seeds=5000
 
 bench: packages build bin/kubectl ## speed and size: machines, server, agent (as root)
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/decide/... ./internal/controllers/...

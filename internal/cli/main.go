@@ -136,7 +136,7 @@ func newRoot() *cobra.Command {
 	)
 	root.AddCommand(
 		newUp(), newDown(),
-		newKubectl(), newWhy(false), newPlan(false), newToken(),
+		newKubectl(), newWhy(false), newPlan(false), newSimulate(), newToken(),
 		newServer(), newAgent(),
 		newVersion(), newSupervise(),
 	)

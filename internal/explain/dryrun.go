@@ -33,6 +33,9 @@ type Manifest struct {
 	typed *appsv1.DaemonSet
 }
 
+// DaemonSet is the manifest as it was read, without the API's defaults. It must not be changed.
+func (m *Manifest) DaemonSet() *appsv1.DaemonSet { return m.typed }
+
 // VersionError is a DaemonSet of an API version that is not served any more.
 type VersionError struct{ Name, APIVersion string }
 

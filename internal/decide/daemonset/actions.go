@@ -56,12 +56,12 @@ type Claim struct {
 	Release bool      `json:"release,omitempty"`
 }
 
-// Check asks whether a pod exists, because one of our writes has stayed unseen for long. Report Gone if it does
-// not (or under another UID), Found if it does.
+// Check asks whether a pod exists, because one of our writes has stayed unseen for long: a create that was
+// answered, or a delete. Report Gone if it does not (or under another UID), Found if it does.
 type Check struct {
 	Node string    `json:"node"`
 	Name string    `json:"name"`
-	UID  types.UID `json:"uid,omitempty"` // "" when not known
+	UID  types.UID `json:"uid,omitempty"`
 }
 
 // Reason says why an action is taken.

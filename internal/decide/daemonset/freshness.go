@@ -38,7 +38,11 @@ func (s *Set) fresh(sl *slot, now time.Time, a *Actions) bool {
 	}
 	pr.since = now
 	s.wake(sl, now.Add(s.unseen))
-	a.Checks = append(a.Checks, Check{Node: sl.name, Name: pr.name, UID: pr.uid})
+	if pr.uid != "" {
+		// Else the answer is still to come, and so may be the create: that there is no pod now would say nothing
+		// about a moment later.
+		a.Checks = append(a.Checks, Check{Node: sl.name, Name: pr.name, UID: pr.uid})
+	}
 	return false
 }
 
@@ -100,10 +104,7 @@ func (s *Set) DeleteFailed(name string, uid types.UID, now time.Time) {
 
 // Gone reports, after a Check, that no such pod exists. Facts about it that still come are ignored.
 func (s *Set) Gone(name string, uid types.UID) {
-	if sl := s.promised[name]; sl != nil && (sl.promise.uid == uid || sl.promise.uid == "") {
-		if sl.promise.uid == "" {
-			sl.doubt = name
-		}
+	if sl := s.promised[name]; sl != nil && sl.promise.uid != "" && sl.promise.uid == uid {
 		s.breakPromise(sl)
 	}
 	if p := s.pods[name]; p != nil && uid != "" && p.uid == uid {
@@ -113,10 +114,10 @@ func (s *Set) Gone(name string, uid types.UID) {
 }
 
 // Found reports, after a Check, that the pod exists and whether it is going. One that should go and does not is
-// deleted again.
+// deleted again; until it goes, the budget counts it as going, for the first delete may still be on its way.
 func (s *Set) Found(name string, uid types.UID, terminating bool) {
-	if p := s.pods[name]; p != nil && p.uid == uid && !terminating {
-		p.askedAt = time.Time{}
+	if p := s.pods[name]; p != nil && p.uid == uid && !terminating && !p.askedAt.IsZero() {
+		p.askedAt, p.doubted = time.Time{}, true
 		s.change(p.slot)
 	}
 }

@@ -231,6 +231,13 @@ func (o *oracle) pair(name string) (oldPod, newPod *corev1.Pod) {
 	return oldPod, newPod
 }
 
+// thinsOut says whether manage has deleted a pod of the node that still runs.
+func (o *oracle) thinsOut(name string) bool {
+	return slices.ContainsFunc(o.pods[name], func(p *corev1.Pod) bool {
+		return p.DeletionTimestamp == nil && slices.Contains(o.deletes, p.Name)
+	})
+}
+
 func (o *oracle) rollUnavailable(names []string, maxUnavailable int) {
 	unavailable := 0
 	var candidates, replace []string
@@ -273,6 +280,7 @@ func (o *oracle) rollSurge(names []string, desired, maxSurge int) {
 			sunset = append(sunset, oldPod.Name)
 		case o.open(n) != placement.In:
 			gone = append(gone, oldPod.Name)
+		case o.thinsOut(name): // ours differs from upstream here: it would have three pods for a moment
 		case o.isAvailable(oldPod):
 			candidates = append(candidates, name)
 		default:

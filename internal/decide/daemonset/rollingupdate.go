@@ -23,10 +23,11 @@ const (
 // have a pod, or has one, takes part; one that is gone takes none of the budget, though its pods may linger.
 func (s *Set) classify(sl *slot, t *tally, now time.Time) wave {
 	var old, updated *pod
-	pods, several := 0, false
+	pods, several, asked := 0, false, false
 	sl.live(func(p *pod) bool {
 		pods++
 		if p.leaving() {
+			asked = asked || !p.terminating
 			return true
 		}
 		place := &old
@@ -41,7 +42,7 @@ func (s *Set) classify(sl *slot, t *tally, now time.Time) wave {
 		return waveNone
 	}
 	if s.spec.surges() {
-		return s.classifySurge(sl, old, updated, several, t, now)
+		return s.classifySurge(sl, old, updated, several, asked, t, now)
 	}
 	switch {
 	case several, sl.promise != nil, (old == nil) == (updated == nil):

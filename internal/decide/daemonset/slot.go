@@ -63,10 +63,11 @@ func (sl *slot) first() *pod {
 	return first
 }
 
-// orphaned says whether a pod here waits for its adoption: until then it is not known whether one is missing.
+// orphaned says whether a pod here waits for its adoption: until then it is not known whether one is missing. That
+// we have asked it to go, before its owner was taken from it, changes nothing until it is seen going.
 func (sl *slot) orphaned() bool {
 	for _, p := range sl.pods {
-		if p.orphan && !p.leaving() {
+		if p.orphan && !p.terminating {
 			return true
 		}
 	}

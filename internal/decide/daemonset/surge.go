@@ -37,7 +37,9 @@ func (s *Set) deleteSurplus(sl *slot, now time.Time, a *Actions) {
 	}
 }
 
-func (s *Set) classifySurge(sl *slot, old, updated *pod, several bool, t *tally, now time.Time) wave {
+// classifySurge is classify for a surging set. asked says that a pod was asked to go and has not been seen going:
+// until it is, the node may have two, and a new one would be the third.
+func (s *Set) classifySurge(sl *slot, old, updated *pod, several, asked bool, t *tally, now time.Time) wave {
 	if old != nil {
 		t.surviving = s.availableBy(sl, old, now)
 	} else if updated != nil {
@@ -57,6 +59,8 @@ func (s *Set) classifySurge(sl *slot, old, updated *pod, several bool, t *tally,
 		return waveSunset
 	case !open:
 		return waveReplace
+	case asked:
+		t.surging = sl.doubt != ""
 	case sl.doubt != "":
 		t.surging = true
 		return waveAddNow
