@@ -11,6 +11,7 @@ import (
 // Next returns what is to be done now, at most room actions of it.
 func (s *Set) Next(now time.Time, room int) Actions {
 	var a Actions
+	s.news = false
 	if s.watching.IsZero() {
 		s.watching = now
 	}

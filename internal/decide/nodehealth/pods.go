@@ -177,6 +177,7 @@ func (s *Set) addTask(t *task) {
 	}
 	t.node.tasks[key] = t
 	s.tasks.put(t)
+	s.news = true
 }
 
 // dropTask forgets a task. With reprieve, an eviction that has not begun is told about.
@@ -188,6 +189,7 @@ func (s *Set) dropTask(n *node, key taskKey, reprieve bool) {
 	if reprieve && t.kind == evict && !t.busy && !t.done {
 		t.pod.Reason = Tolerated
 		s.reprieves = append(s.reprieves, t.pod)
+		s.news = true
 	}
 	s.tasks.remove(t)
 	delete(n.tasks, key)
@@ -221,6 +223,7 @@ func (s *Set) PodFailed(p Pod, now time.Time) {
 	t.failures = min(t.failures+1, 7)
 	t.due = now.Add(backoff(t.failures))
 	s.tasks.put(t)
+	s.news = true
 }
 
 // taskOf finds the task that a Pod of Next stands for.

@@ -20,6 +20,7 @@ type Set struct {
 	waiting   queue[*node]
 	tasks     queue[*task]
 	reprieves []Pod
+	news      bool // see Pending
 
 	fleet Fleet
 	// tainted are the nodes with a NoExecute taint of ours.
@@ -89,11 +90,16 @@ func (s *Set) node(name string) *node {
 
 // touch has Next look at the node.
 func (s *Set) touch(n *node) {
+	s.news = true
 	if !n.dirty {
 		n.dirty = true
 		s.dirty = append(s.dirty, n)
 	}
 }
+
+// Pending tells whether a fact came since Next was called that may ask for work. A lease that was renewed in time
+// does not, so that the driver can leave it at that.
+func (s *Set) Pending() bool { return s.news }
 
 // SetNode tells what a node now is. The object is kept and never changed. An older version than the one known is
 // ignored.

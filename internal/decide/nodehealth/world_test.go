@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +27,9 @@ type world struct {
 	log     []string
 	start   time.Time
 	options Options
+	hasty   string // what should not have been done
+	leaders int
+	emptied int    // nodes that got a NoExecute taint
 	only    string // what a line must have to be shown
 }
 
@@ -45,6 +47,7 @@ func newWorld(o Options) *world {
 
 // restart has another Set take over, which is told all there is.
 func (w *world) restart() {
+	w.leaders++
 	w.options.Pods = w.podsOn
 	w.set = New(w.options)
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
@@ -147,8 +150,15 @@ func (w *world) pod(name, node, seconds string) *corev1.Pod {
 	return p
 }
 
+// failer is a testing.T or a rapid.T.
+type failer interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
 // wait lets time pass: agents renew, and the Set is asked whenever it wants to be.
-func (w *world) wait(t testing.TB, d time.Duration) {
+func (w *world) wait(t failer, d time.Duration) {
 	t.Helper()
 	end := w.now.Add(d)
 	for range 100_000 {
@@ -241,6 +251,7 @@ func (w *world) performTainting(x *Tainting) {
 	}
 	slices.Sort(what)
 	w.say("%s: %s (%s)", x.Node, strings.Join(what, " "), x.Reason)
+	w.watchHaste(x)
 	w.write(x.Node, x.UID, x.Version, func(n *corev1.Node) {
 		n.Spec.Taints = x.Taints
 		for k, v := range x.Labels {
@@ -263,5 +274,31 @@ func (w *world) performPod(x Pod, how string, f func(*corev1.Pod)) {
 		p = p.DeepCopy()
 		f(p)
 		w.setPod(p)
+	}
+}
+
+// watchHaste notes when a node is emptied that should not be, or not yet.
+func (w *world) watchHaste(x *Tainting) {
+	n := w.nodes[x.Node]
+	if n == nil || n.ResourceVersion != x.Version || hasOurNoExecute(n) || !hasOurNoExecute(&corev1.Node{Spec: corev1.NodeSpec{Taints: x.Added}}) {
+		return
+	}
+	if !w.refuse {
+		w.emptied++
+	}
+	ready := 0
+	for _, n := range w.nodes {
+		if readiness(n) == corev1.ConditionTrue {
+			ready++
+		}
+	}
+	allowed := w.leaders + int(w.now.Sub(w.start)/(10*time.Second))
+	switch {
+	case readiness(n) == corev1.ConditionUnknown && w.now.Sub(w.renewed[x.Node]) < DefaultGracePeriod:
+		w.hasty = x.Node + " renews its lease, and is emptied"
+	case ready == 0:
+		w.hasty = x.Node + " is emptied while no node is ready"
+	case w.emptied > allowed:
+		w.hasty = fmt.Sprintf("%d nodes have been emptied, %d may be", w.emptied, allowed)
 	}
 }
