@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -340,8 +341,9 @@ func TestAConflictWaitsForTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		defer c.end()
-		c.client.PrependReactor("patch", "nodes", func(a clienttesting.Action) (bool, runtime.Object, error) {
-			if !strings.Contains(string(a.(clienttesting.PatchAction).GetPatch()), `"spec"`) || c.node("n1").Labels["changed"] != "" {
+		var changed atomic.Bool
+		c.client.PrependReactor("patch", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+			if changed.Load() {
 				return false, nil, nil
 			}
 			return true, nil, apierrors.NewConflict(corev1.Resource("nodes"), "n1", errors.New("planted"))
@@ -351,6 +353,7 @@ func TestAConflictWaitsForTheNode(t *testing.T) {
 		c.want("while it changes", c.looks("n1"), "True not-ready:NoSchedule")
 		n := c.node("n1")
 		n.Labels = map[string]string{"changed": "true"}
+		changed.Store(true)
 		if _, err := c.client.CoreV1().Nodes().Update(context.Background(), n, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}

@@ -30,17 +30,38 @@ const (
 	FleetFull FleetState = "FullDisruption"
 )
 
-// count adds a node to the fleet, or takes it out.
-func (f *Fleet) count(obj *corev1.Node, n int) {
-	if obj == nil {
-		return
+// tally is how a node is counted.
+type tally uint8
+
+const (
+	uncounted tally = iota
+	countedReady
+	countedNotReady
+)
+
+// count has the node counted as it now is. One that is late counts as lost, even before that is written into it.
+func (s *Set) count(n *node, now time.Time) {
+	is := countedNotReady
+	if readiness(n.obj) == corev1.ConditionTrue && !s.late(n, now) {
+		is = countedReady
 	}
-	if _, excluded := obj.Labels[labelExcluded]; excluded {
-		return
+	if _, excluded := n.obj.Labels[labelExcluded]; excluded {
+		is = uncounted
 	}
-	if readiness(obj) == corev1.ConditionTrue {
+	s.recount(n, is)
+}
+
+func (s *Set) recount(n *node, is tally) {
+	s.fleet.add(n.counted, -1)
+	s.fleet.add(is, +1)
+	n.counted = is
+}
+
+func (f *Fleet) add(as tally, n int) {
+	switch as {
+	case countedReady:
 		f.Ready += n
-	} else {
+	case countedNotReady:
 		f.NotReady += n
 	}
 }
@@ -56,6 +77,16 @@ func (f *Fleet) state(o *Options) FleetState {
 		return FleetPartial
 	}
 	return FleetNormal
+}
+
+// survey counts the nodes of which something changed, and reports whether that changes the fleet's state.
+func (s *Set) survey(now time.Time) bool {
+	for _, n := range s.dirty {
+		if n.obj != nil {
+			s.count(n, now)
+		}
+	}
+	return s.assess(now)
 }
 
 // assess brings the fleet's state up to date, and reports whether it changed.

@@ -11,19 +11,19 @@ import (
 // Next returns what is to be done now, at most room actions of it.
 func (s *Set) Next(now time.Time, room int) Actions {
 	var a Actions
-	s.news = false
 	if s.watching.IsZero() {
 		s.watching = now
 	}
 	if s.slept(now) {
 		s.watchFrom(now)
 	}
-	if s.assess(now) {
-		f := s.fleet
-		a.Fleet = &f
-	}
 	for s.deadlines.len() > 0 && !s.deadlines.first().wake.After(now) {
 		s.touch(s.deadlines.pop())
+	}
+	if s.survey(now) {
+		s.survey(now) // once more: at the end of a full disruption, who was late no longer is
+		f := s.fleet
+		a.Fleet = &f
 	}
 	for _, n := range s.dirty {
 		s.place(n, now)
@@ -32,6 +32,7 @@ func (s *Set) Next(now time.Time, room int) Actions {
 	s.work(&a, now, room)
 	s.dueTasks(&a, now, room)
 	a.Reprieves = s.takeReprieves()
+	s.news = false
 	a.WakeUp = s.wakeUp(now)
 	s.promised = a.WakeUp
 	if s.promised.Before(now) { // there was no room

@@ -69,6 +69,7 @@ type node struct {
 	wake                  time.Time
 	atDeadline, atWaiting int32
 
+	counted  tally
 	dirty    bool
 	writing  bool // one write a node at a time: each is made for one version of it
 	granted  bool // its turn for a NoExecute taint has come
@@ -118,8 +119,6 @@ func (s *Set) SetNode(obj *corev1.Node, now time.Time) {
 	case heartbeat(before, obj):
 		n.seen = now
 	}
-	s.fleet.count(before, -1)
-	s.fleet.count(obj, +1)
 	n.obj = obj
 	n.transition = transitionOf(obj)
 	if s.waiting.has(n) {
@@ -149,7 +148,7 @@ func (s *Set) RemoveNode(name string, uid types.UID) {
 	if n == nil || n.obj == nil || n.obj.UID != uid {
 		return
 	}
-	s.fleet.count(n.obj, -1)
+	s.recount(n, uncounted)
 	s.dropTasks(n, func(*task) bool { return true }, false)
 	s.deadlines.remove(n)
 	s.waiting.remove(n)

@@ -286,12 +286,7 @@ func (w *world) watchHaste(x *Tainting) {
 	if !w.refuse {
 		w.emptied++
 	}
-	ready := 0
-	for _, n := range w.nodes {
-		if readiness(n) == corev1.ConditionTrue {
-			ready++
-		}
-	}
+	ready := w.set.fleet.Ready
 	allowed := w.leaders + int(w.now.Sub(w.start)/(10*time.Second))
 	switch {
 	case readiness(n) == corev1.ConditionUnknown && w.now.Sub(w.renewed[x.Node]) < DefaultGracePeriod:
