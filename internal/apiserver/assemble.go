@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -29,6 +30,7 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
 	"github.com/everynode/everynode/internal/apiserver/direct"
+	"github.com/everynode/everynode/internal/decide/nodehealth"
 )
 
 const (
@@ -174,10 +176,14 @@ func (a *assembly) clients() error {
 	return nil
 }
 
-// dropManagedFields keeps the largest part of most objects' metadata, which no controller reads, out of the caches.
+// dropManagedFields keeps the largest part of most objects' metadata, which no controller reads, out of the caches,
+// and of a node's lease all but its time.
 func dropManagedFields(obj any) (any, error) {
 	if m, err := meta.Accessor(obj); err == nil && m.GetManagedFields() != nil {
 		m.SetManagedFields(nil)
+	}
+	if l, ok := obj.(*coordinationv1.Lease); ok {
+		nodehealth.TrimLease(l)
 	}
 	return obj, nil
 }

@@ -20,7 +20,9 @@ import (
 	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/housekeeping"
 	"github.com/everynode/everynode/internal/controllers/join"
+	"github.com/everynode/everynode/internal/controllers/nodehealth"
 	"github.com/everynode/everynode/internal/controllers/routes"
+	machine "github.com/everynode/everynode/internal/decide/nodehealth"
 )
 
 // Options say what the controllers work on and with. Zero durations and masks take their defaults.
@@ -51,7 +53,7 @@ type Options struct {
 // Defaults of Options.
 const (
 	DefaultNodeCIDRMaskSize       = 24
-	DefaultNodeMonitorGracePeriod = 40 * time.Second
+	DefaultNodeMonitorGracePeriod = machine.DefaultGracePeriod
 )
 
 // Validate tells what is missing or wrong; the parts check what only they need.
@@ -140,11 +142,14 @@ func construct(ctx context.Context, o Options, b record.EventBroadcaster) ([]par
 	if err != nil {
 		return nil, err
 	}
+	nh, err := newNodeHealth(o, b)
+	if err != nil {
+		return nil, err
+	}
 	h, err := housekeeping.New(ctx, housekeeping.Options{
 		Config: o.Config, Informers: o.Informers,
 		CAFile: o.CAFile, CAKeyFile: o.CAKeyFile, SAKeyFile: o.SAKeyFile,
 		ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR, NodeCIDRMaskSize: o.NodeCIDRMaskSize,
-		NodeMonitorGracePeriod: o.NodeMonitorGracePeriod,
 	})
 	if err != nil {
 		return nil, err
@@ -153,6 +158,7 @@ func construct(ctx context.Context, o Options, b record.EventBroadcaster) ([]par
 		{"daemonset", ds.Run},
 		{"join", j.Run},
 		{"routes", r.Run},
+		{"nodehealth", nh.Run},
 		{"housekeeping", h.Run},
 	}, nil
 }
@@ -166,6 +172,19 @@ func newDaemonSet(o Options, b record.EventBroadcaster) (*daemonset.Controller, 
 	return daemonset.New(daemonset.Options{
 		Client: client, Informers: o.Informers, Writer: o.Writer,
 		Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}),
+	})
+}
+
+func newNodeHealth(o Options, b record.EventBroadcaster) (*nodehealth.Controller, error) {
+	const name = "node-controller"
+	client, err := newClient(o.Config, name)
+	if err != nil {
+		return nil, err
+	}
+	return nodehealth.New(nodehealth.Options{
+		Client: client, Informers: o.Informers,
+		Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}),
+		Patience: machine.Options{GracePeriod: o.NodeMonitorGracePeriod},
 	})
 }
 

@@ -1,5 +1,5 @@
 // Package controllers starts everything that only the leading server runs: our own controllers
-// (daemonset, join, routes) and upstream's (housekeeping), on one set of shared informers.
+// (daemonset, nodehealth, join, routes) and upstream's (housekeeping), on one set of shared informers.
 //
 // [ShareInformers] makes that set, once per term of leadership, as a view of the API server's own
 // caches; the scheduler shares it. [Run] runs the controllers until its context ends or one of them

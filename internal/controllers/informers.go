@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +22,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/everynode/everynode/internal/decide/nodehealth"
 )
 
 // Informers are the caches of one term of leadership. They are a view of a factory which lives
@@ -195,10 +198,14 @@ func (f *Informers) Shutdown() {
 	}
 }
 
-// trim drops managedFields, which nobody reads in a cache, before an object enters it.
+// trim drops managedFields, which nobody reads in a cache, before an object enters it, and of a node's lease
+// all but its time.
 func trim(obj any) (any, error) {
 	if m, err := meta.Accessor(obj); err == nil && m.GetManagedFields() != nil {
 		m.SetManagedFields(nil)
+	}
+	if l, ok := obj.(*coordinationv1.Lease); ok {
+		nodehealth.TrimLease(l)
 	}
 	return obj, nil
 }

@@ -184,36 +184,50 @@ func (c *cluster) namespace(t *testing.T, name string) string {
 	return name
 }
 
-// node makes a Node which is ready and stays so until the returned function is called. It is
+// node makes a Node which is ready and stays so until the returned function is called (see alive). It is
 // deleted when the test ends: many silent nodes would look like a failure of the network, which
 // stops evictions.
 func (c *cluster) node(t *testing.T, name string, labels map[string]string) (stop context.CancelFunc) {
 	t.Helper()
 	ctx := context.Background()
-	n := must[*corev1.Node](t)(c.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{}))
+	must[*corev1.Node](t)(c.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{}))
+	t.Cleanup(func() {
+		if err := c.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+			t.Errorf("deleting node %s: %v", name, err)
+		}
+	})
+	return c.alive(t, name)
+}
+
+// alive has a node report that it is ready, and renew its lease from then on, until the returned function is
+// called.
+func (c *cluster) alive(t *testing.T, name string) (stop context.CancelFunc) {
+	t.Helper()
+	ctx := context.Background()
 	room := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2"), corev1.ResourceMemory: resource.MustParse("2Gi"), corev1.ResourcePods: resource.MustParse("20")}
 	await(t, "status of "+name, func() (bool, string) { // the range allocator writes it too
-		n, _ = c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
 		now := metav1.Now()
 		n.Status = corev1.NodeStatus{
 			Capacity: room, Allocatable: room,
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("198.51.100.%d", len(name)+int(name[len(name)-1]))}},
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}},
 		}
-		_, err := c.CoreV1().Nodes().UpdateStatus(ctx, n, metav1.UpdateOptions{})
+		_, err = c.CoreV1().Nodes().UpdateStatus(ctx, n, metav1.UpdateOptions{})
 		return err == nil, fmt.Sprint(err)
 	})
-	lease := must[*coordinationv1.Lease](t)(c.CoordinationV1().Leases("kube-node-lease").Create(ctx, &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: ptr.To(int32(4)), RenewTime: ptr.To(metav1.NowMicro())},
-	}, metav1.CreateOptions{}))
+	lease, err := c.CoordinationV1().Leases("kube-node-lease").Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		lease = must[*coordinationv1.Lease](t)(c.CoordinationV1().Leases("kube-node-lease").Create(ctx, &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &name, LeaseDurationSeconds: ptr.To(int32(4)), RenewTime: ptr.To(metav1.NowMicro())},
+		}, metav1.CreateOptions{}))
+	}
 	alive, stop := context.WithCancel(ctx)
-	t.Cleanup(func() {
-		stop()
-		if err := c.CoreV1().Nodes().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
-			t.Errorf("deleting node %s: %v", name, err)
-		}
-	})
+	t.Cleanup(stop)
 	go func() {
 		for tick := time.NewTicker(500 * time.Millisecond); ; {
 			select {

@@ -22,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -63,6 +64,7 @@ func TestControlPlane(t *testing.T) {
 		}
 	})
 	// These change the world for all.
+	t.Run("conditions are taints", func(t *testing.T) { conditionTaints(t, c) })
 	t.Run("a silent node is not ready", func(t *testing.T) { silentNode(t, c) })
 	t.Run("pods of a node that is gone are collected", func(t *testing.T) { podOfGoneNode(t, c, lost) })
 	t.Run("a second term of the same process", func(t *testing.T) { secondTerm(t, c) })
@@ -369,6 +371,10 @@ func silentNode(t *testing.T, c *cluster) {
 		p.Spec.NodeName = "n3"
 		p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	})
+	await(t, "a pod is ready", func() (bool, string) {
+		_, err := c.CoreV1().Pods(ns).Patch(ctx, "stays", types.StrategicMergePatchType, []byte(`{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`), metav1.PatchOptions{}, "status")
+		return err == nil, fmt.Sprint(err)
+	})
 	die()
 	await(t, "n3 is unknown and tainted", func() (bool, string) {
 		n, err := c.CoreV1().Nodes().Get(ctx, "n3", metav1.GetOptions{})
@@ -382,6 +388,62 @@ func silentNode(t *testing.T, c *cluster) {
 	if len(n.Spec.Taints) != 0 {
 		t.Errorf("n1, which is well, has taints %v", n.Spec.Taints)
 	}
+	stays := must[*corev1.Pod](t)(c.CoreV1().Pods(ns).Get(ctx, "stays", metav1.GetOptions{}))
+	if r := readyOf(stays); r != corev1.ConditionFalse {
+		t.Errorf("a pod of a silent node has Ready %q", r)
+	}
+
+	c.alive(t, "n3")
+	await(t, "n3 is untainted when it is back", func() (bool, string) {
+		n, err := c.CoreV1().Nodes().Get(ctx, "n3", metav1.GetOptions{})
+		return err == nil && len(n.Spec.Taints) == 0, fmt.Sprint(n.Spec.Taints, err)
+	})
+	must[*corev1.Pod](t)(c.CoreV1().Pods(ns).Get(ctx, "stays", metav1.GetOptions{}))
+}
+
+func readyOf(p *corev1.Pod) corev1.ConditionStatus {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status
+		}
+	}
+	return ""
+}
+
+// conditionTaints: what a node says of itself, and a cordon, are taints at once. A node which has said nothing is
+// not for pods.
+func conditionTaints(t *testing.T, c *cluster) {
+	ctx := t.Context()
+	taints := func(name, want string) func() (bool, string) {
+		return func() (bool, string) {
+			n, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+			var got []string
+			for _, t := range n.Spec.Taints {
+				got = append(got, t.ToString())
+			}
+			return err == nil && strings.Join(got, " ") == want, fmt.Sprint(got, err)
+		}
+	}
+	c.node(t, "n4", map[string]string{"kubernetes.io/os": "linux", "pool": "tainted"})
+	await(t, "n4 has no taint when ready", taints("n4", ""))
+	must[*corev1.Node](t)(c.CoreV1().Nodes().Patch(ctx, "n4", types.StrategicMergePatchType, []byte(`{"status":{"conditions":[{"type":"DiskPressure","status":"True"}]}}`), metav1.PatchOptions{}, "status"))
+	await(t, "disk pressure is a taint", taints("n4", "node.kubernetes.io/disk-pressure:NoSchedule"))
+	must[*corev1.Node](t)(c.CoreV1().Nodes().Patch(ctx, "n4", types.StrategicMergePatchType, []byte(`{"status":{"conditions":[{"type":"DiskPressure","status":"False"}]}}`), metav1.PatchOptions{}, "status"))
+	must[*corev1.Node](t)(c.CoreV1().Nodes().Patch(ctx, "n4", types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{}))
+	await(t, "a cordon is a taint", taints("n4", "node.kubernetes.io/unschedulable:NoSchedule"))
+	n := must[*corev1.Node](t)(c.CoreV1().Nodes().Get(ctx, "n4", metav1.GetOptions{}))
+	if n.Labels["beta.kubernetes.io/os"] != "linux" {
+		t.Errorf("labels %v: older manifests select by beta.kubernetes.io/os", n.Labels)
+	}
+
+	must[*corev1.Node](t)(c.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "mere-name"}}, metav1.CreateOptions{}))
+	must[*corev1.Node](t)(c.CoreV1().Nodes().Patch(ctx, "mere-name", types.MergePatchType, []byte(`{"metadata":{"labels":{"kubernetes.io/os":"linux"}}}`), metav1.PatchOptions{}))
+	await(t, "the node that says nothing has been looked at", func() (bool, string) {
+		n, err := c.CoreV1().Nodes().Get(ctx, "mere-name", metav1.GetOptions{})
+		return err == nil && n.Labels["beta.kubernetes.io/os"] == "linux", fmt.Sprint(n.Labels, err)
+	})
+	await(t, "it keeps the taint of its admission", taints("mere-name", "node.kubernetes.io/not-ready:NoSchedule"))
+	must[any](t)(nil, c.CoreV1().Nodes().Delete(ctx, "mere-name", metav1.DeleteOptions{}))
 }
 
 // secondTerm loses the lease and gains it again: nothing of the first term may be in the way.

@@ -1,7 +1,7 @@
 // Package housekeeping runs upstream's own controllers for everything a cluster needs but this
 // project does not exist for: deleting namespaces, collecting garbage, service accounts and their
-// tokens, the root CA in every namespace, endpoints, deployments, node address ranges, node
-// health, volumes, disruption budgets and certificates.
+// tokens, the root CA in every namespace, endpoints, deployments, node address ranges, volumes,
+// disruption budgets and certificates.
 //
 // The list is one table ([Controllers]); each row says what its controller does. A resource is
 // only served when its controller runs, so the table and the API server's list of resources

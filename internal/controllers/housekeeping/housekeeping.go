@@ -36,8 +36,6 @@ type Options struct {
 	// ServiceCIDR is left out of the nodes' ranges where it overlaps ClusterCIDR.
 	ServiceCIDR *net.IPNet
 
-	// NodeMonitorGracePeriod is how long a node may not renew its Lease before it is NotReady.
-	NodeMonitorGracePeriod time.Duration
 	// CertificateTTL bounds the life of a certificate signed for a node; zero means a year.
 	CertificateTTL time.Duration
 }
@@ -60,9 +58,6 @@ func (o *Options) Validate() error {
 		errs = append(errs, errors.New("ClusterCIDR is missing: nodes get their pod addresses from it"))
 	} else if ones, bits := o.ClusterCIDR.Mask.Size(); o.NodeCIDRMaskSize < ones || o.NodeCIDRMaskSize > bits {
 		errs = append(errs, fmt.Errorf("NodeCIDRMaskSize %d is not between %d (the cluster CIDR's) and %d", o.NodeCIDRMaskSize, ones, bits))
-	}
-	if o.NodeMonitorGracePeriod <= 0 {
-		errs = append(errs, errors.New("NodeMonitorGracePeriod must be positive"))
 	}
 	return errors.Join(errs...)
 }

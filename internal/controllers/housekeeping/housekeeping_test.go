@@ -33,7 +33,7 @@ func TestTableIsDocumented(t *testing.T) {
 
 func TestValidateNamesWhatIsMissing(t *testing.T) {
 	err := (&Options{}).Validate()
-	for _, field := range []string{"Config", "Informers", "CAFile", "CAKeyFile", "SAKeyFile", "ClusterCIDR", "NodeMonitorGracePeriod"} {
+	for _, field := range []string{"Config", "Informers", "CAFile", "CAKeyFile", "SAKeyFile", "ClusterCIDR"} {
 		if err == nil || !strings.Contains(err.Error(), field) {
 			t.Errorf("%v does not name %s", err, field)
 		}

@@ -29,11 +29,9 @@ import (
 	"k8s.io/kubernetes/pkg/controller/namespace"
 	"k8s.io/kubernetes/pkg/controller/nodeipam"
 	"k8s.io/kubernetes/pkg/controller/nodeipam/ipam"
-	"k8s.io/kubernetes/pkg/controller/nodelifecycle"
 	"k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/kubernetes/pkg/controller/replicaset"
 	"k8s.io/kubernetes/pkg/controller/serviceaccount"
-	"k8s.io/kubernetes/pkg/controller/tainteviction"
 	"k8s.io/kubernetes/pkg/controller/volume/persistentvolume"
 	"k8s.io/kubernetes/pkg/controller/volume/pvcprotection"
 	"k8s.io/kubernetes/pkg/controller/volume/pvprotection"
@@ -51,12 +49,6 @@ const (
 	maxMirroredPerSubset       = 1000
 	terminatedPodThreshold     = 12500
 	volumeSyncPeriod           = 15 * time.Second
-	nodeMonitorPeriod          = 5 * time.Second
-	nodeStartupGracePeriod     = 60 * time.Second
-	nodeEvictionRate           = 0.1
-	secondaryNodeEvictionRate  = 0.01
-	largeClusterThreshold      = 50
-	unhealthyZoneThreshold     = 0.55
 	defaultCertificateLifetime = 365 * 24 * time.Hour
 )
 
@@ -84,8 +76,6 @@ func Controllers() []Controller {
 		{"deployment-controller", "rolls Deployments out through ReplicaSets", buildDeployments},
 		{"replicaset-controller", "keeps the wanted number of pods of each ReplicaSet", buildReplicaSets},
 		{"node-ipam", "gives each node its range of pod addresses; an event on the node tells when none is left", buildNodeIPAM},
-		{"node-lifecycle", "marks nodes whose Lease is late NotReady, and taints them", buildNodeLifecycle},
-		{"taint-eviction", "deletes pods that do not tolerate a NoExecute taint of their node", buildTaintEviction},
 		{"pod-garbage-collector", "deletes pods of nodes that are gone, and the oldest of very many ended pods", buildPodGC},
 		{"persistentvolume-binder", "binds PersistentVolumeClaims to PersistentVolumes", buildVolumeBinder},
 		{"pv-protection", "keeps a deleted PersistentVolume until no claim is bound to it", buildPVProtection},
@@ -262,35 +252,6 @@ func buildNodeIPAM(ctx context.Context, e *environment) (func(context.Context), 
 	}
 	c, err := nodeipam.NewNodeIpamController(ctx, e.Informers.Core().V1().Nodes(), nil, client,
 		[]*net.IPNet{e.ClusterCIDR}, e.ServiceCIDR, nil, []int{e.NodeCIDRMaskSize}, ipam.RangeAllocatorType)
-	if err != nil {
-		return nil, err
-	}
-	return c.Run, nil
-}
-
-func buildNodeLifecycle(ctx context.Context, e *environment) (func(context.Context), error) {
-	client, err := e.clients.kubernetes("node-lifecycle")
-	if err != nil {
-		return nil, err
-	}
-	core := e.Informers.Core().V1()
-	c, err := nodelifecycle.NewNodeLifecycleController(ctx, e.Informers.Coordination().V1().Leases(), core.Pods(), core.Nodes(),
-		e.Informers.Apps().V1().DaemonSets(), client, nodeMonitorPeriod, nodeStartupGracePeriod, e.NodeMonitorGracePeriod,
-		nodeEvictionRate, secondaryNodeEvictionRate, largeClusterThreshold, unhealthyZoneThreshold)
-	if err != nil {
-		return nil, err
-	}
-	return c.Run, nil
-}
-
-func buildTaintEviction(ctx context.Context, e *environment) (func(context.Context), error) {
-	const name = "taint-eviction"
-	client, err := e.clients.kubernetes(name)
-	if err != nil {
-		return nil, err
-	}
-	core := e.Informers.Core().V1()
-	c, err := tainteviction.New(ctx, client, core.Pods(), core.Nodes(), name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,175 @@
+package nodehealth
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+var update = flag.Bool("update", false, "write what happened into the transcripts")
+
+// TestTranscripts runs the stories in testdata. A line that begins with "> " is a command, "#" a remark, and the
+// lines below a command are what came of it, with the time since the start. Commands:
+//
+//	join NAME...              nodes register, with agents that renew their leases; they say nothing else yet
+//	reserve NAME              a name is reserved: Ready=False for the reason Joining, no lease
+//	ready NAME... | notready NAME...   what nodes say of themselves
+//	says NAME CONDITION STATUS         one more condition
+//	silent NAME... | back NAME...      their agents stop, or renew again and report Ready
+//	renews NAME...            agents renew again, and report nothing
+//	cordon NAME | uncordon NAME
+//	taint NAME KEY[=VALUE]:EFFECT      a user taints; "untaint NAME KEY:EFFECT" undoes it
+//	pod NAME NODE SECONDS     a ready pod that tolerates not-ready, unreachable and maintenance that long; "forever", or "-" for not at all
+//	delete NODE               the node is deleted
+//	refuse | accept           writes fail from now on, or work again
+//	show WORD                 only lines with that word from now on
+//	restart                   another leader takes over
+//	sleep DURATION            the process does not run meanwhile
+//	wait DURATION             time passes
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runTranscript(t, string(want))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if d := cmp.Diff(string(want), got); d != "" {
+				t.Errorf("(-want +got; -update accepts):\n%s", d)
+			}
+		})
+	}
+}
+
+func runTranscript(t *testing.T, script string) string {
+	t.Helper()
+	w := newWorld(Options{})
+	var out strings.Builder
+	for line := range strings.Lines(script) {
+		line = strings.TrimRight(line, "\n")
+		command, is := strings.CutPrefix(line, "> ")
+		if !is {
+			if line == "" || strings.HasPrefix(line, "#") {
+				fmt.Fprintln(&out, line)
+			}
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		args := strings.Fields(command)
+		w.run(t, args[0], args[1:])
+		if args[0] != "sleep" && args[0] != "refuse" {
+			w.wait(t, 0)
+		}
+		for _, l := range w.log {
+			fmt.Fprintln(&out, "  "+l)
+		}
+		w.log = nil
+	}
+	return out.String()
+}
+
+func (w *world) run(t *testing.T, command string, args []string) {
+	t.Helper()
+	forAll := func(f func(name string)) {
+		for _, name := range expand(args) {
+			f(name)
+		}
+	}
+	switch command {
+	case "join":
+		forAll(func(n string) { w.set.SetNode(w.changeNode(n, nil), w.now); w.alive[n] = true; w.renew(n) })
+	case "reserve":
+		w.set.SetNode(w.changeNode(args[0], setCondition(corev1.NodeReady, corev1.ConditionFalse, reasonJoining, w.now)), w.now)
+	case "ready":
+		forAll(func(n string) { w.becomes(n, corev1.ConditionTrue) })
+	case "notready":
+		forAll(func(n string) { w.becomes(n, corev1.ConditionFalse) })
+	case "says":
+		w.report(args[0], setCondition(corev1.NodeConditionType(args[1]), corev1.ConditionStatus(args[2]), "Kubelet", w.now))
+	case "silent":
+		forAll(func(n string) { delete(w.alive, n) })
+	case "renews":
+		forAll(func(n string) { w.alive[n] = true; w.renew(n) })
+	case "back":
+		forAll(func(n string) { w.alive[n] = true; w.renew(n); w.becomes(n, corev1.ConditionTrue) })
+	case "cordon", "uncordon":
+		w.set.SetNode(w.changeNode(args[0], func(n *corev1.Node) { n.Spec.Unschedulable = command == "cordon" }), w.now)
+	case "taint", "untaint":
+		w.userTaint(args[0], args[1], command == "taint")
+	case "pod":
+		w.setPod(w.pod(args[0], args[1], args[2]))
+	case "delete":
+		n := w.nodes[args[0]]
+		delete(w.nodes, args[0])
+		delete(w.alive, args[0])
+		w.set.RemoveNode(n.Name, n.UID)
+	case "refuse", "accept":
+		w.refuse = command == "refuse"
+	case "show":
+		w.only = args[0]
+	case "restart":
+		w.restart()
+	case "sleep", "wait":
+		d, err := time.ParseDuration(args[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if command == "sleep" {
+			w.now = w.now.Add(d)
+			return
+		}
+		w.wait(t, d)
+	default:
+		t.Fatalf("unknown command %q", command)
+	}
+}
+
+// expand writes n1..n4 out.
+func expand(args []string) []string {
+	var names []string
+	for _, a := range args {
+		var from, to int
+		if _, err := fmt.Sscanf(a, "n%d..n%d", &from, &to); err != nil {
+			names = append(names, a)
+			continue
+		}
+		for i := from; i <= to; i++ {
+			names = append(names, fmt.Sprintf("n%d", i))
+		}
+	}
+	return names
+}
+
+func (w *world) userTaint(node, taint string, add bool) {
+	what, effect, _ := strings.Cut(taint, ":")
+	key, value, _ := strings.Cut(what, "=")
+	w.set.SetNode(w.changeNode(node, func(n *corev1.Node) {
+		var kept []corev1.Taint
+		for _, t := range n.Spec.Taints {
+			if t.Key != key || string(t.Effect) != effect {
+				kept = append(kept, t)
+			}
+		}
+		if add {
+			kept = append(kept, corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)})
+		}
+		n.Spec.Taints = kept
+	}), w.now)
+}
