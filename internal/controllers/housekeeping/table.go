@@ -260,6 +260,9 @@ func buildNodeIPAM(ctx context.Context, e *environment) (func(context.Context), 
 	if err != nil {
 		return nil, err
 	}
+	if e.Ranges != nil {
+		client = rangeClient{client, e.Ranges}
+	}
 	c, err := nodeipam.NewNodeIpamController(ctx, e.Informers.Core().V1().Nodes(), nil, client,
 		[]*net.IPNet{e.ClusterCIDR}, e.ServiceCIDR, nil, []int{e.NodeCIDRMaskSize}, ipam.RangeAllocatorType)
 	if err != nil {
