@@ -216,7 +216,7 @@ func buildEndpointSlices(ctx context.Context, e *environment) (func(context.Cont
 		return nil, err
 	}
 	core := e.Informers.Core().V1()
-	c := endpointslice.NewController(ctx, core.Pods(), core.Services(), core.Nodes(),
+	c := endpointslice.NewController(ctx, core.Pods(), core.Services(), zoneNodes{core.Nodes()},
 		e.Informers.Discovery().V1().EndpointSlices(), maxEndpointsPerSlice, client, 0)
 	return func(ctx context.Context) { c.Run(ctx, workers) }, nil
 }
