@@ -146,7 +146,7 @@ func (a *assembly) addPods(k *kindSet, nodes *nodestore.NodeStorage, transport h
 	if err != nil {
 		return nil
 	}
-	k.add("pods", pods.Pod)
+	k.add("pods", podKind{pods.Pod})
 	k.add("pods/attach", pods.Attach)
 	k.add("pods/binding", pods.Binding)
 	k.add("pods/ephemeralcontainers", pods.EphemeralContainers)
