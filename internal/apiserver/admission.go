@@ -39,7 +39,7 @@ func admissionPlugins() []admissionPlugin {
 		{limitranger.PluginName, limitranger.Register},
 		{serviceaccount.PluginName, serviceaccount.Register},
 		{noderestriction.PluginName, noderestriction.Register},
-		{nodetaint.PluginName, nodetaint.Register},
+		{nodetaint.PluginName, registerTaintUnready},
 		{podsecurity.PluginName, podsecurity.Register},
 		{priority.PluginName, priority.Register},
 		{defaulttolerationseconds.PluginName, defaulttolerationseconds.Register},

@@ -41,6 +41,7 @@ const eventTTL = time.Hour
 // coreKinds are the registries that other parts of the server need besides serving them.
 type coreKinds struct {
 	pods            *podstore.REST
+	nodes           rest.Updater
 	daemonSetStatus rest.Updater
 	clusterIPs      rangeallocation.RangeRegistry
 	nodePorts       rangeallocation.RangeRegistry
@@ -132,6 +133,7 @@ func (a *assembly) addNodes(k *kindSet, transport http.RoundTripper) *nodestore.
 	if err != nil {
 		return nil
 	}
+	a.core.nodes = nodes.Node
 	k.add("nodes", nodes.Node)
 	k.add("nodes/status", nodes.Status)
 	k.add("nodes/proxy", nodes.Proxy)
@@ -144,7 +146,7 @@ func (a *assembly) addPods(k *kindSet, nodes *nodestore.NodeStorage, transport h
 	if err != nil {
 		return nil
 	}
-	k.add("pods", pods.Pod)
+	k.add("pods", podKind{pods.Pod})
 	k.add("pods/attach", pods.Attach)
 	k.add("pods/binding", pods.Binding)
 	k.add("pods/ephemeralcontainers", pods.EphemeralContainers)

@@ -34,6 +34,8 @@ type Options struct {
 	// Writer takes the DaemonSet controller's writes straight to the registries; nil writes
 	// through the API.
 	Writer daemonset.Writer
+	// Ranges takes the nodes' ranges straight to the registry; nil writes them through the API.
+	Ranges housekeeping.RangeWriter
 
 	// CAFile and CAKeyFile sign certificates; CAFile is published as kube-root-ca.crt.
 	CAFile, CAKeyFile string
@@ -149,7 +151,7 @@ func construct(ctx context.Context, o Options, b record.EventBroadcaster) ([]par
 	h, err := housekeeping.New(ctx, housekeeping.Options{
 		Config: o.Config, Informers: o.Informers,
 		CAFile: o.CAFile, CAKeyFile: o.CAKeyFile, SAKeyFile: o.SAKeyFile,
-		ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR, NodeCIDRMaskSize: o.NodeCIDRMaskSize,
+		ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR, NodeCIDRMaskSize: o.NodeCIDRMaskSize, Ranges: o.Ranges,
 	})
 	if err != nil {
 		return nil, err

@@ -128,7 +128,11 @@ func (c *call) requestName() string {
 }
 
 func (c *call) path() string {
-	p := c.prefix + "/namespaces/" + c.namespace + "/" + c.resource.Resource
+	p := c.prefix
+	if c.namespace != "" {
+		p += "/namespaces/" + c.namespace
+	}
+	p += "/" + c.resource.Resource
 	if name := c.requestName(); name != "" {
 		p += "/" + name
 	}

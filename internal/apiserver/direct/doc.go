@@ -1,4 +1,4 @@
-// Package direct writes pods and DaemonSet statuses for the controllers that run inside the server.
+// Package direct writes pods, DaemonSet statuses and nodes' ranges for the controllers that run inside the server.
 //
 // A write skips what only a remote client needs: sockets, TLS, encoding and decoding, authentication,
 // authorization, flow control and managedFields. It keeps what the rest of the cluster relies on and what an

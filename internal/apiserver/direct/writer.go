@@ -38,6 +38,8 @@ type Options struct {
 	Pods Pods
 	// DaemonSetStatus is the registry of subresource daemonsets/status.
 	DaemonSetStatus rest.Updater
+	// Nodes is the registry of resource nodes. Without it nodes cannot be written.
+	Nodes rest.Updater
 	// Admission is the server's whole admission chain (genericapiserver.Config.AdmissionControl).
 	Admission admission.Interface
 	// AuditBackend and AuditPolicyEvaluator are the server's own. Without either nothing is audited.
@@ -64,7 +66,12 @@ func (o *Options) Validate() error {
 // ControllerUser is the name under which the server's own controllers write: the service account that upstream's
 // DaemonSet controller uses, so that audit policies written for Kubernetes match.
 func ControllerUser() user.Info {
-	u := serviceaccount.UserInfo(metav1.NamespaceSystem, "daemon-set-controller", "")
+	return controllerUser("daemon-set-controller")
+}
+
+// controllerUser is a controller's service account of upstream's.
+func controllerUser(name string) user.Info {
+	u := serviceaccount.UserInfo(metav1.NamespaceSystem, name, "")
 	return &user.DefaultInfo{Name: u.GetName(), Groups: append(u.GetGroups(), user.AllAuthenticated)}
 }
 

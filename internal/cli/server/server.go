@@ -165,7 +165,7 @@ func (c *controlPlane) lead(term, life context.Context) error {
 	group, ctx := errgroup.WithContext(term)
 	group.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
-			Config: config, Informers: informers, Writer: c.api.Writer(),
+			Config: config, Informers: informers, Writer: c.api.Writer(), Ranges: c.api.Writer(),
 			CAFile: c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
 			ClusterCIDR: c.settings.clusterCIDR, ServiceCIDR: c.settings.serviceCIDR,
 			NodeCIDRMaskSize: c.options.NodeCIDRMaskSize, NodeMonitorGracePeriod: c.options.NodeMonitorGracePeriod,

@@ -33,6 +33,8 @@ type Options struct {
 	ClusterCIDR *net.IPNet
 	// NodeCIDRMaskSize is the length of a node's range: 24 gives it 254 pod addresses.
 	NodeCIDRMaskSize int
+	// Ranges writes the nodes' ranges; nil writes them through the API.
+	Ranges RangeWriter
 	// ServiceCIDR is left out of the nodes' ranges where it overlaps ClusterCIDR.
 	ServiceCIDR *net.IPNet
 

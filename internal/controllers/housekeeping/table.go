@@ -206,7 +206,7 @@ func buildEndpointSlices(ctx context.Context, e *environment) (func(context.Cont
 		return nil, err
 	}
 	core := e.Informers.Core().V1()
-	c := endpointslice.NewController(ctx, core.Pods(), core.Services(), core.Nodes(),
+	c := endpointslice.NewController(ctx, core.Pods(), core.Services(), zoneNodes{core.Nodes()},
 		e.Informers.Discovery().V1().EndpointSlices(), maxEndpointsPerSlice, client, 0)
 	return func(ctx context.Context) { c.Run(ctx, workers) }, nil
 }
@@ -249,6 +249,9 @@ func buildNodeIPAM(ctx context.Context, e *environment) (func(context.Context), 
 	client, err := e.clients.kubernetes("node-ipam")
 	if err != nil {
 		return nil, err
+	}
+	if e.Ranges != nil {
+		client = rangeClient{client, e.Ranges}
 	}
 	c, err := nodeipam.NewNodeIpamController(ctx, e.Informers.Core().V1().Nodes(), nil, client,
 		[]*net.IPNet{e.ClusterCIDR}, e.ServiceCIDR, nil, []int{e.NodeCIDRMaskSize}, ipam.RangeAllocatorType)
