@@ -60,6 +60,14 @@ func drawNode(t *rapid.T, name string) *corev1.Node {
 	}
 }
 
+// roomy is what a node offers to pods that ask for little.
+func roomy() corev1.ResourceList {
+	return corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("8Gi"),
+		corev1.ResourcePods: resource.MustParse("110"),
+	}
+}
+
 // drawToleration makes every shape, those too that the API refuses: they may be stored from before.
 func drawToleration(t *rapid.T) corev1.Toleration {
 	tol := corev1.Toleration{

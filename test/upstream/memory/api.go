@@ -78,6 +78,8 @@ func (a *API) Put(o any) {
 		put(&a.nodes, o.DeepCopy())
 	case *corev1.Pod:
 		put(&a.pods, o.DeepCopy())
+	case *appsv1.ControllerRevision:
+		put(&a.revisions, o.DeepCopy())
 	case *appsv1.DaemonSet:
 		o = o.DeepCopy()
 		o.Generation = 1
@@ -125,20 +127,21 @@ func (a *API) RemovePod(namespace, name string) {
 	}
 }
 
-// RemoveDaemonSet deletes a DaemonSet and its revisions, and nothing else.
+// RemoveDaemonSet deletes a DaemonSet and nothing that it owns.
 func (a *API) RemoveDaemonSet(namespace, name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ds, err := a.daemonSets.get(namespace, name)
-	if err != nil {
-		return
+	if ds, err := a.daemonSets.get(namespace, name); err == nil {
+		a.daemonSets.remove(ds.DeepCopy())
 	}
-	a.daemonSets.remove(ds.DeepCopy())
-	all, _ := a.revisions.list(namespace)
-	for _, r := range all {
-		if metav1.IsControlledBy(r, ds) {
-			a.revisions.remove(r.DeepCopy())
-		}
+}
+
+// RemoveRevision deletes a ControllerRevision.
+func (a *API) RemoveRevision(namespace, name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if r, err := a.revisions.get(namespace, name); err == nil {
+		a.revisions.remove(r.DeepCopy())
 	}
 }
 
