@@ -183,7 +183,8 @@ func (a *API) DaemonSet(namespace, name string) *appsv1.DaemonSet {
 func (a *API) createPod(p *corev1.Pod) (*corev1.Pod, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p = p.DeepCopy()
+	stored := *p // not a deep copy, which would cost more than the rest: whoever creates a pod is done with it
+	p = &stored
 	if p.Status.Phase == "" {
 		p.Status.Phase = corev1.PodPending
 	}
