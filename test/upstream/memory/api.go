@@ -180,11 +180,12 @@ func (a *API) DaemonSet(namespace, name string) *appsv1.DaemonSet {
 	return ds
 }
 
-func (a *API) createPod(p *corev1.Pod) (*corev1.Pod, error) {
+func (a *API) createPod(namespace string, p *corev1.Pod) (*corev1.Pod, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	stored := *p // not a deep copy, which would cost more than the rest: whoever creates a pod is done with it
 	p = &stored
+	p.Namespace = namespace
 	if p.Status.Phase == "" {
 		p.Status.Phase = corev1.PodPending
 	}

@@ -83,11 +83,7 @@ func (c pods) Watch(_ context.Context, o metav1.ListOptions) (watch.Interface, e
 }
 
 func (c pods) Create(_ context.Context, p *corev1.Pod, _ metav1.CreateOptions) (*corev1.Pod, error) {
-	if p.Namespace == "" {
-		p = p.DeepCopy()
-		p.Namespace = c.namespace
-	}
-	return c.api.createPod(p)
+	return c.api.createPod(c.namespace, p)
 }
 
 func (c pods) Delete(_ context.Context, name string, o metav1.DeleteOptions) error {
