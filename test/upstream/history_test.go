@@ -106,7 +106,7 @@ func drawHistory(t *rapid.T) history {
 	for i := range rapid.IntRange(0, nodeCount).Draw(t, "nodes at first") {
 		h = append(h, nodeEvent(t, i))
 	}
-	for range rapid.IntRange(1, 12).Draw(t, "events") {
+	for range rapid.IntRange(4, 20).Draw(t, "events") {
 		h = append(h, drawEvents(t)...)
 	}
 	return h
@@ -226,14 +226,17 @@ func podsEnd(t *rapid.T) []event {
 
 func podsUnready(t *rapid.T) []event {
 	down := onPods(t, "are not ready", func(w *world, p *corev1.Pod) { w.changePod(p, ready(false)) })
-	up := event{what: "all pods are ready", do: func(w *world) {
-		for _, p := range w.api.Pods() {
-			if p.Status.Phase == corev1.PodRunning && p.Status.Conditions[0].Status != corev1.ConditionTrue {
-				w.changePod(p, ready(true))
-			}
-		}
-	}}
+	up := event{what: "all pods are ready", do: func(w *world) { setReady(w, true) }}
 	return []event{down, up}
+}
+
+// setReady makes all pods that run ready, or not.
+func setReady(w *world, is bool) {
+	for _, p := range w.api.Pods() {
+		if p.Status.Phase == corev1.PodRunning && (p.Status.Conditions[0].Status == corev1.ConditionTrue) != is {
+			w.changePod(p, ready(is))
+		}
+	}
 }
 
 func podsDeleted(t *rapid.T) []event {
@@ -284,7 +287,9 @@ func brokenUpdate(t *rapid.T) []event {
 	return []event{
 		{what: "no node has taints", do: untaint},
 		{what: "image " + brokenImage, do: set(brokenImage), anyNode: true},
+		{what: "no pod is ready", do: func(w *world) { setReady(w, false) }, anyNode: true},
 		{what: "image " + good, do: set(good)},
+		{what: "all pods are ready", do: func(w *world) { setReady(w, true) }},
 	}
 }
 
