@@ -45,6 +45,9 @@ type event struct {
 	do   func(*world)
 	// anyNode: which of the nodes are affected is the controller's choice, so only their number is compared.
 	anyNode bool
+	// anyRevision: from here on there may be pods of many revisions, and which of them outlive their pods depends on
+	// the order in which those go, so only the newest and their number are compared.
+	anyRevision bool
 }
 
 type history []event
@@ -61,11 +64,15 @@ func (h history) String() string {
 func (h history) live(t *testing.T, controller start, touch func(*world, int)) []view {
 	var views []view
 	inWorld(t, controller, func(w *world) {
+		anyRevision := false
 		for i, e := range h {
 			e.do(w)
 			w.rest()
 			touch(w, i)
 			v := w.view()
+			if anyRevision = anyRevision || e.anyRevision; anyRevision {
+				v.Revisions = newest(v.Revisions)
+			}
 			if e.anyNode {
 				v.Pods = anonymous(v.Pods)
 			}
@@ -73,6 +80,17 @@ func (h history) live(t *testing.T, controller start, touch func(*world, int)) [
 		}
 	})
 	return views
+}
+
+// newest keeps the revision with the highest number, and blanks the others.
+func newest(all []revisionView) []revisionView {
+	slices.SortFunc(all, func(a, b revisionView) int { return int(b.Number - a.Number) })
+	for i := range all {
+		if i > 0 {
+			all[i] = revisionView{}
+		}
+	}
+	return all
 }
 
 // anonymous replaces the name of a node by what the DaemonSet's pods on it look like.
@@ -187,7 +205,10 @@ func newStrategy(t *rapid.T) []event {
 	if s.RollingUpdate != nil {
 		what += fmt.Sprintf(" maxUnavailable %v maxSurge %v", s.RollingUpdate.MaxUnavailable, s.RollingUpdate.MaxSurge)
 	}
-	return changed(what, func(ds *appsv1.DaemonSet) { ds.Spec.UpdateStrategy = *s.DeepCopy() })
+	return []event{{
+		what: what, anyRevision: s.RollingUpdate == nil,
+		do: func(w *world) { w.change(func(ds *appsv1.DaemonSet) { ds.Spec.UpdateStrategy = *s.DeepCopy() }) },
+	}}
 }
 
 func newMinReady(t *rapid.T) []event {
@@ -274,8 +295,9 @@ func brokenUpdate(t *rapid.T) []event {
 			w.change(func(ds *appsv1.DaemonSet) { ds.Spec.Template.Spec.Containers[0].Image = image })
 		}
 	}
-	// An image that no node has had, so that all nodes are alike again.
-	good := fmt.Sprintf("agent:%d", rapid.IntRange(100, 1<<30).Draw(t, "image"))
+	// Images that no node has had make all nodes alike, so that it matters not which the broken one is on.
+	alike := fmt.Sprintf("agent:%d", rapid.IntRange(100, 1<<30).Draw(t, "image"))
+	good := alike + "-good"
 	// A pod that only a taint keeps from being wanted may or may not be what the update takes first.
 	untaint := func(w *world) {
 		for _, n := range w.api.Nodes() {
@@ -286,6 +308,7 @@ func brokenUpdate(t *rapid.T) []event {
 	}
 	return []event{
 		{what: "no node has taints", do: untaint},
+		{what: "image " + alike, do: set(alike)},
 		{what: "image " + brokenImage, do: set(brokenImage), anyNode: true},
 		{what: "no pod is ready", do: func(w *world) { setReady(w, false) }, anyNode: true},
 		{what: "image " + good, do: set(good)},
