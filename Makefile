@@ -15,11 +15,11 @@ LDFLAGS    := -X github.com/everynode/everynode/internal/cli.version=$(VERSION) 
 	$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36 $(STAMP).gitCommit=$(COMMIT) $(STAMP).gitTreeState=clean
 STRIP      := -s -w
 
-.PHONY: help build up down test lint unit e2e soak bench packages toolchain clean
+.PHONY: help build up down test lint unit e2e soak bench bench-upstream packages toolchain clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: packages build ## run everynode here and put node-exporter on every node (as root)
 	@DATA_DIR=$(DATA_DIR) scripts/up.sh
@@ -35,9 +35,11 @@ test: packages build bin/kubectl lint unit e2e ## lint, unit tests and end-to-en
 lint: toolchain ## the linters of .golangci.yml
 	@echo "lint: golangci-lint (its first build takes some minutes)"
 	@$(GO) tool -modfile=tools/lint/go.mod golangci-lint run ./...
+	@cd test/upstream && $(GO) tool -modfile=../../tools/lint/go.mod golangci-lint run ./...
 
 unit: toolchain ## unit tests; objects from caches are checked for mutation
 	KUBE_CACHE_MUTATION_DETECTOR=true $(GO) test -ldflags "$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36" -timeout 10m ./...
+	cd test/upstream && $(GO) test -timeout 90s ./...
 
 e2e: build bin/kubectl ## the real binary, containerd and kubectl, several nodes (as root)
 	$(GO) test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
@@ -49,6 +51,9 @@ soak: toolchain ## the DaemonSet machine: 50,000 histories against its oracle, 5
 bench: packages build bin/kubectl ## speed and size: machines, server, agent (as root)
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/decide/... ./internal/controllers/...
 	$(GO) test -tags e2e -count=1 -run '^$$' -bench . -benchtime 10x -timeout 30m ./test/e2e/...
+
+bench-upstream: toolchain ## our DaemonSet controller beside upstream's: the table of docs/performance.md
+	@cd test/upstream && $(GO) run ./bench
 
 # The stock kubectl of the pinned version: users bring their own, and it must work.
 bin/kubectl: go.mod | toolchain

@@ -4,6 +4,8 @@
 # k8s.io/kubernetes asks for its staging modules at v0.0.0 and replaces them with
 # folders of its own tree; whoever imports it has to replace them too. The list is
 # read from the go.mod of that very version, so none is ever missing or left over.
+# test/upstream is a module of its own, and a module's replaces hold for itself only:
+# it gets the same lines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=${1:?usage: update-kubernetes.sh v1.MINOR.PATCH}
@@ -12,12 +14,14 @@ staging=v0${version#v1}
 gomod=$(go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/^\t"GoMod": "\(.*\)",\?$/\1/p')
 modules=$(sed -n 's#^\t\(k8s.io/[a-z-]*\) => ./staging.*#\1#p' "$gomod")
 
-edits=(-require "k8s.io/kubernetes@$version")
-for module in $(sed -n 's#^\t\(k8s.io/[a-z-]*\) => .*#\1#p' go.mod); do
-	edits+=(-dropreplace "$module")
+# The root first: test/upstream requires it.
+for dir in . test/upstream; do
+	edits=(-require "k8s.io/kubernetes@$version")
+	for module in $(sed -nE 's#^(\t|replace )(k8s.io/[a-z-]*) => .*#\2#p' "$dir/go.mod"); do
+		edits+=(-dropreplace "$module")
+	done
+	for module in $modules; do
+		edits+=(-replace "$module=$module@$staging")
+	done
+	(cd "$dir" && go mod edit "${edits[@]}" && go mod tidy)
 done
-for module in $modules; do
-	edits+=(-replace "$module=$module@$staging")
-done
-go mod edit "${edits[@]}"
-go mod tidy
