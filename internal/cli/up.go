@@ -25,6 +25,8 @@ import (
 
 const (
 	upPoll = 50 * time.Millisecond
+	// lastBreath is how long a killed process may still hold its address.
+	lastBreath = 3 * time.Second
 	// giveUpAfter is how often a process may end before it was ever ready.
 	giveUpAfter = 3
 	logLines    = 15
@@ -253,9 +255,14 @@ func (o *upOptions) preflight(spec *supervise.Spec) error {
 	)
 }
 
-// free checks that an address can be listened on.
+// free checks that an address can be listened on. One that is taken is given a moment: a process
+// of an earlier `up` that was killed may still be on its way out.
 func free(who, address, remedy string) error {
 	listener, err := net.Listen("tcp", address)
+	for deadline := time.Now().Add(lastBreath); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
+		time.Sleep(upPoll)
+		listener, err = net.Listen("tcp", address)
+	}
 	if err == nil {
 		return listener.Close()
 	}
