@@ -8,12 +8,13 @@ var aliases = []struct{ label, of string }{
 	{"beta.kubernetes.io/arch", corev1.LabelArchStable},
 }
 
-// missingLabels returns the aliases that the node lacks or has wrong.
-func missingLabels(obj *corev1.Node) map[string]string {
+// OldLabels returns the aliases that a node of these labels lacks or has wrong, with their values. The API server
+// sets them when a node is made, and the machine for nodes that come to differ later.
+func OldLabels(labels map[string]string) map[string]string {
 	var out map[string]string
 	for _, a := range aliases {
-		value, known := obj.Labels[a.of]
-		if !known || obj.Labels[a.label] == value {
+		value, known := labels[a.of]
+		if !known || labels[a.label] == value {
 			continue
 		}
 		if out == nil {

@@ -81,7 +81,7 @@ func (s *Set) mustWait(n *node, now time.Time) bool {
 // tainting is the write that gives the node the taints and labels it should have; false if it has them.
 func (s *Set) tainting(n *node, now time.Time) (Tainting, bool) {
 	want := s.wanted(n, now)
-	x := Tainting{Node: n.name, UID: n.obj.UID, Version: n.obj.ResourceVersion, Labels: missingLabels(n.obj), Taints: []corev1.Taint{}}
+	x := Tainting{Node: n.name, UID: n.obj.UID, Version: n.obj.ResourceVersion, Labels: OldLabels(n.obj.Labels), Taints: []corev1.Taint{}}
 	for i := range n.obj.Spec.Taints {
 		t := n.obj.Spec.Taints[i]
 		if at := slices.IndexFunc(want, func(w corev1.Taint) bool { return w.MatchTaint(&t) }); at >= 0 {
