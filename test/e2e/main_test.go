@@ -49,7 +49,9 @@ var prepare = sync.OnceValues(func() (cluster.Programs, error) {
 		return p, err
 	}
 	app := filepath.Join(dir, "testapp")
-	if out, err := exec.Command("go", "build", "-o", app, "./testapp").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", app, "./testapp")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // its images hold nothing else, no C library either
+	if out, err := build.CombinedOutput(); err != nil {
 		return p, fmt.Errorf("building testapp: %w\n%s", err, out)
 	}
 	for file, image := range map[string]cluster.Image{
