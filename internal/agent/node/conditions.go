@@ -6,6 +6,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/everynode/everynode/internal/agent/measure"
 )
 
 // Thresholds at which a resource counts as short, the kubelet's defaults for hard eviction; it has
@@ -31,8 +33,8 @@ type measurement struct {
 	network      error         // nil: the pod network is set up and the runtime has seen it
 	podCIDR      string        // "" until the server has given this node a range
 	waited       time.Duration // for the range, since the agent started
-	memory       uint64        // bytes that could be had without swapping
-	disk         usage
+	memory       uint64        // bytes available: capacity less working set
+	disk         measure.FileSystem
 	pids, maxPID uint64
 	failed       []error // measurements that could not be made
 }
@@ -58,7 +60,7 @@ func conditions(prev []corev1.NodeCondition, m measurement, lastPressure map[cor
 	pressure(corev1.NodeMemoryPressure, m.memory < memoryPressureBytes,
 		"KubeletHasInsufficientMemory", "KubeletHasSufficientMemory",
 		fmt.Sprintf("less than %d MiB of memory are available", memoryPressureBytes>>20), "kubelet has sufficient memory available")
-	pressure(corev1.NodeDiskPressure, m.disk.short(),
+	pressure(corev1.NodeDiskPressure, diskShort(m.disk),
 		"KubeletHasDiskPressure", "KubeletHasNoDiskPressure",
 		fmt.Sprintf("less than %d%% of the bytes or %d%% of the inodes of the data directory's file system are free: remove files, images or pods there", diskPressurePercent, inodePressurePercent),
 		"kubelet has no disk pressure")
@@ -117,9 +119,9 @@ func setCondition(list []corev1.NodeCondition, c corev1.NodeCondition, now time.
 	return append(list, c)
 }
 
-func (u usage) short() bool {
+func diskShort(f measure.FileSystem) bool {
 	// File systems like btrfs count no inodes.
-	return below(u.free, u.total, diskPressurePercent) || u.inodes > 0 && below(u.inodesFree, u.inodes, inodePressurePercent)
+	return below(f.Available, f.Capacity, diskPressurePercent) || f.Inodes > 0 && below(f.InodesFree, f.Inodes, inodePressurePercent)
 }
 
 func below(part, whole, percent uint64) bool { return part*100 < whole*percent }

@@ -9,13 +9,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/everynode/everynode/internal/agent/measure"
 )
 
 // healthy is a measurement with nothing wrong.
 func healthy() measurement {
 	return measurement{
 		podCIDR: "10.42.0.0/24", memory: 1 << 30,
-		disk: usage{total: 1000, free: 500, inodes: 1000, inodesFree: 500}, pids: 100, maxPID: 10000,
+		disk: measure.FileSystem{Capacity: 1000, Available: 500, Inodes: 1000, InodesFree: 500}, pids: 100, maxPID: 10000,
 	}
 }
 
@@ -29,10 +31,10 @@ func TestConditions(t *testing.T) {
 	}{
 		{name: "healthy", change: func(*measurement) {}, want: fine},
 		{name: "no memory", change: func(m *measurement) { m.memory = 1 << 20 }, want: strings.Replace(fine, "Memory=False", "Memory=True", 1)},
-		{name: "disk full", change: func(m *measurement) { m.disk.free = 99 }, want: strings.Replace(fine, "Disk=False", "Disk=True", 1)},
-		{name: "disk at the threshold", change: func(m *measurement) { m.disk.free = 100 }, want: fine},
-		{name: "no inodes", change: func(m *measurement) { m.disk.inodesFree = 49 }, want: strings.Replace(fine, "Disk=False", "Disk=True", 1)},
-		{name: "file system without inodes", change: func(m *measurement) { m.disk.inodes, m.disk.inodesFree = 0, 0 }, want: fine},
+		{name: "disk full", change: func(m *measurement) { m.disk.Available = 99 }, want: strings.Replace(fine, "Disk=False", "Disk=True", 1)},
+		{name: "disk at the threshold", change: func(m *measurement) { m.disk.Available = 100 }, want: fine},
+		{name: "no inodes", change: func(m *measurement) { m.disk.InodesFree = 49 }, want: strings.Replace(fine, "Disk=False", "Disk=True", 1)},
+		{name: "file system without inodes", change: func(m *measurement) { m.disk.Inodes, m.disk.InodesFree = 0, 0 }, want: fine},
 		{name: "no process ids", change: func(m *measurement) { m.pids = 9999 }, want: strings.Replace(fine, "PID=False", "PID=True", 1)},
 		{name: "more processes than ids", change: func(m *measurement) { m.pids = 20000 }, want: strings.Replace(fine, "PID=False", "PID=True", 1)},
 		{name: "runtime away", change: func(m *measurement) { m.runtime = errors.New("connection refused") },
@@ -77,7 +79,7 @@ func TestConditionsOverTime(t *testing.T) {
 	list := conditions([]corev1.NodeCondition{foreign}, healthy(), last, start)
 
 	full := healthy()
-	full.disk.free = 0
+	full.disk.Available = 0
 	list = conditions(list, full, last, start.Add(time.Minute))
 	list = conditions(list, healthy(), last, start.Add(2*time.Minute))
 	if c := find(list, corev1.NodeDiskPressure); c.Status != corev1.ConditionTrue || !strings.Contains(c.Message, "was short at") {

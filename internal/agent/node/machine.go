@@ -1,8 +1,6 @@
 package node
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,10 +8,11 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-base/version"
+
+	"github.com/everynode/everynode/internal/agent/measure"
 )
 
 // podsPerNode is the kubelet's default; a /24 pod range has room for twice as many.
@@ -21,24 +20,29 @@ const podsPerNode = 110
 
 // machine reads facts about this computer from the files below root ("/", or a test's folder).
 type machine struct {
+	*measure.Machine
 	root string
 	disk string // a path on the file system that pods write to
 }
 
+func newMachine(root, disk string) machine {
+	return machine{Machine: measure.New(root), root: root, disk: disk}
+}
+
 // capacity is all the machine has.
 func (m machine) capacity() (corev1.ResourceList, error) {
-	mem, err := m.meminfo()
+	mem, err := m.Meminfo()
 	if err != nil {
 		return nil, err
 	}
-	disk, err := m.diskUsage()
+	disk, err := m.FileSystem(m.disk)
 	if err != nil {
 		return nil, err
 	}
 	list := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(int64(m.cpus()), resource.DecimalSI),
 		corev1.ResourceMemory:           *resource.NewQuantity(int64(mem["MemTotal"]), resource.BinarySI),
-		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk.total), resource.BinarySI),
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk.Capacity), resource.BinarySI),
 		corev1.ResourcePods:             *resource.NewQuantity(podsPerNode, resource.DecimalSI),
 	}
 	for name, quantity := range m.hugepages() {
@@ -98,33 +102,6 @@ func countRanges(list string) (int, error) {
 	return n, nil
 }
 
-// meminfo returns /proc/meminfo in bytes.
-func (m machine) meminfo() (map[string]uint64, error) {
-	data, err := os.ReadFile(m.path("proc/meminfo"))
-	if err != nil {
-		return nil, fmt.Errorf("memory of this machine: %w", err)
-	}
-	info := map[string]uint64{}
-	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 {
-			continue
-		}
-		n, err := strconv.ParseUint(fields[1], 10, 64)
-		if err != nil {
-			continue
-		}
-		if len(fields) > 2 && fields[2] == "kB" {
-			n <<= 10
-		}
-		info[strings.TrimSuffix(fields[0], ":")] = n
-	}
-	if info["MemTotal"] == 0 {
-		return nil, fmt.Errorf("memory of this machine: no MemTotal in %s", m.path("proc/meminfo"))
-	}
-	return info, nil
-}
-
 func (m machine) hugepages() corev1.ResourceList {
 	list := corev1.ResourceList{}
 	dirs, _ := filepath.Glob(m.path("sys/kernel/mm/hugepages/hugepages-*kB"))
@@ -148,37 +125,6 @@ func (m machine) hugepages() corev1.ResourceList {
 	return list
 }
 
-// usage is room on a file system.
-type usage struct{ total, free, inodes, inodesFree uint64 }
-
-func (m machine) diskUsage() (usage, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(m.disk, &st); err != nil {
-		return usage{}, fmt.Errorf("room on the file system of %s: %w", m.disk, err)
-	}
-	block := uint64(st.Bsize)
-	return usage{total: st.Blocks * block, free: st.Bavail * block, inodes: st.Files, inodesFree: st.Ffree}, nil
-}
-
-// processes returns how many processes and threads there are, and how many there may be.
-func (m machine) processes() (running, limit uint64, err error) {
-	load := strings.Fields(m.text("proc/loadavg"))
-	if len(load) < 4 {
-		return 0, 0, fmt.Errorf("number of processes: %s: unknown form", m.path("proc/loadavg"))
-	}
-	_, total, _ := strings.Cut(load[3], "/")
-	if running, err = strconv.ParseUint(total, 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("number of processes: %s: %w", m.path("proc/loadavg"), err)
-	}
-	for _, file := range []string{"proc/sys/kernel/pid_max", "proc/sys/kernel/threads-max"} {
-		n, err := strconv.ParseUint(m.text(file), 10, 64)
-		if err == nil && (limit == 0 || n < limit) {
-			limit = n
-		}
-	}
-	return running, limit, nil
-}
-
 // info is what kubectl shows under "System Info"; runtime is NAME://VERSION of the container runtime.
 func (m machine) info(runtimeVersion string) corev1.NodeSystemInfo {
 	machineID := m.text("etc/machine-id")
@@ -188,7 +134,7 @@ func (m machine) info(runtimeVersion string) corev1.NodeSystemInfo {
 	}
 	var swap *corev1.NodeSwapStatus
 	// A capacity of 0 would make the whole Node invalid.
-	if mem, err := m.meminfo(); err == nil && mem["SwapTotal"] > 0 {
+	if mem, err := m.Meminfo(); err == nil && mem["SwapTotal"] > 0 {
 		bytes := int64(mem["SwapTotal"])
 		swap = &corev1.NodeSwapStatus{Capacity: &bytes}
 	}

@@ -114,7 +114,7 @@ func New(o Options) (*Node, error) {
 	}
 	return &Node{
 		o:            o,
-		machine:      machine{root: "/", disk: o.DataDir},
+		machine:      newMachine("/", o.DataDir),
 		first:        make(chan struct{}),
 		poked:        make(chan struct{}, 1),
 		lastPressure: map[corev1.NodeConditionType]time.Time{},

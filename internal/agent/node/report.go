@@ -173,15 +173,15 @@ func (n *Node) measure(ctx context.Context, node *corev1.Node, now time.Time) me
 	if m.network == nil {
 		m.network = seen
 	}
-	if mem, err := n.machine.meminfo(); err != nil {
+	if mem, err := n.machine.Memory(); err != nil {
 		m.failed = append(m.failed, err)
 	} else {
-		m.memory = mem["MemAvailable"]
+		m.memory = mem.Available
 	}
-	if m.disk, err = n.machine.diskUsage(); err != nil {
+	if m.disk, err = n.machine.FileSystem(n.machine.disk); err != nil {
 		m.failed = append(m.failed, err)
 	}
-	if m.pids, m.maxPID, err = n.machine.processes(); err != nil {
+	if m.pids, m.maxPID, err = n.machine.Processes(); err != nil {
 		m.failed = append(m.failed, err)
 	}
 	return m
