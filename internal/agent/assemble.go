@@ -21,6 +21,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/identity"
 	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/logs"
 	"github.com/everynode/everynode/internal/agent/network"
 	"github.com/everynode/everynode/internal/agent/node"
 	"github.com/everynode/everynode/internal/agent/objects"
@@ -61,6 +62,7 @@ type parts struct {
 	objects  *objects.Cache
 	volumes  *volumes.Manager
 	pods     *pods.Manager
+	logs     *logs.Rotator
 	api      *streaming.Server
 }
 
@@ -124,6 +126,10 @@ func (p *parts) assemblePods() error {
 		DNS:       network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
 		RuntimeHandler: p.runtimeHandler,
 	})
+	if err != nil {
+		return err
+	}
+	p.logs, err = logs.New(logs.Options{Runtime: p.runtime.Runtime, Running: p.pods.RunningLogs})
 	return err
 }
 
@@ -152,6 +158,7 @@ func (p *parts) list() []part {
 		{"services", p.services.run},
 		{"volumes", p.volumes.Run},
 		{"pods", p.runPods},
+		{"logs", p.logs.Run},
 		{"node API", p.api.Run},
 		{"serving certificate", p.serveCertified},
 	}

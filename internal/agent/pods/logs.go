@@ -2,6 +2,7 @@ package pods
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -60,15 +61,28 @@ func (m *Manager) removeLog(pod *corev1.Pod, c podlife.Container) {
 }
 
 // removeLogs removes all logs and links of a pod that is gone.
-func (m *Manager) removeLogs(pod *corev1.Pod) error {
-	links, _ := filepath.Glob(filepath.Join(m.o.LogLinkDir, escapeGlob(pod.Name+"_"+pod.Namespace+"_")+"*.log"))
-	dir := m.podLogDir(pod.Namespace, pod.Name, pod.UID)
+func (m *Manager) removeLogs(uid types.UID) error {
+	dirs, _ := filepath.Glob(filepath.Join(m.o.LogDir, "*_"+escapeGlob(string(uid))))
+	var errs []error
+	for _, dir := range dirs {
+		m.removeLinks(dir)
+		errs = append(errs, os.RemoveAll(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// removeLinks removes the links to the logs in a pod's folder.
+func (m *Manager) removeLinks(dir string) {
+	parts := strings.Split(filepath.Base(dir), "_") // NAMESPACE_NAME_UID
+	if len(parts) != 3 {
+		return
+	}
+	links, _ := filepath.Glob(filepath.Join(m.o.LogLinkDir, escapeGlob(parts[1]+"_"+parts[0]+"_")+"*.log"))
 	for _, link := range links {
 		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir+"/") {
 			_ = os.Remove(link)
 		}
 	}
-	return os.RemoveAll(dir)
 }
 
 func escapeGlob(s string) string {

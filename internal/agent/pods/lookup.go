@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/everynode/everynode/internal/agent/logs"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
@@ -130,6 +131,21 @@ func (m *Manager) LogFile(ns, pod string, uid types.UID, container string, previ
 		list = list[1:]
 	}
 	return filepath.Join(m.podLogDir(v.pod.Namespace, v.pod.Name, v.pod.UID), logPath(container, list[0].Attempt)), list[0].ID, nil
+}
+
+// RunningLogs are the logs of the containers that run now.
+func (m *Manager) RunningLogs() []logs.Log {
+	var list []logs.Log
+	for _, w := range m.all() {
+		v := w.shown.Load()
+		dir := m.podLogDir(v.pod.Namespace, v.pod.Name, v.pod.UID)
+		for _, c := range v.containers {
+			if c.State == podlife.Running {
+				list = append(list, logs.Log{ContainerID: c.ID, Path: filepath.Join(dir, logPath(c.Name, c.Attempt))})
+			}
+		}
+	}
+	return list
 }
 
 // waits tells that the container is waiting to be restarted.

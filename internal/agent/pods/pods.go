@@ -136,16 +136,18 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 	m.sweepLocked(ctx)
 }
 
-// sweepLocked removes volumes and cgroups of pods that ended while the agent was away.
+// sweepLocked removes volumes, cgroups and files of pods that ended while the agent was away.
 func (m *Manager) sweepLocked(ctx context.Context) {
 	known := map[types.UID]bool{}
 	for uid := range m.workers {
 		known[uid] = true
 	}
 	m.running.Go(func() {
-		m.o.Volumes.Orphans(func(uid types.UID) bool { return known[uid] || m.worker(uid) != nil })
+		isKnown := func(uid types.UID) bool { return known[uid] || m.worker(uid) != nil }
+		m.o.Volumes.Orphans(isKnown)
+		m.sweepFiles(ctx, isKnown)
 		for _, uid := range m.cgroups.Pods() {
-			if known[uid] || m.worker(uid) != nil {
+			if isKnown(uid) {
 				continue
 			}
 			if err := m.cgroups.Remove(uid); err != nil {
@@ -207,7 +209,7 @@ func (m *Manager) startLocked(ctx context.Context, w *worker) {
 
 // forget ends a pod of which nothing is left.
 func (m *Manager) forget(ctx context.Context, w *worker) {
-	m.clean(ctx, w.facts.Pod)
+	m.clean(ctx, w.uid)
 	m.owners.drop(w)
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -34,6 +34,11 @@ func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	if _, err := m.cgroups.Ensure(pod); err != nil {
 		return podlife.Sandbox{}, err
 	}
+	// The agent's own folder of the pod comes first and goes last: by it, sweepFiles finds what
+	// an agent that was killed has left of the pod elsewhere.
+	if err := os.MkdirAll(m.podFiles(pod.UID), 0o750); err != nil {
+		return podlife.Sandbox{}, fmt.Errorf("make the pod's folder: %w", err)
+	}
 	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
 		return podlife.Sandbox{}, fmt.Errorf("make the pod's log folder: %w", err)
 	}

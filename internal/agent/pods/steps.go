@@ -7,6 +7,7 @@ import (
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/agent/cri"
@@ -255,10 +256,23 @@ func (w *worker) removeSandbox(ctx context.Context, step podlife.Step) func() (f
 }
 
 // clean removes the last files of a pod of which nothing else is left.
-func (m *Manager) clean(ctx context.Context, pod *corev1.Pod) {
-	err := errors.Join(m.removeLogs(pod), os.RemoveAll(m.podFiles(pod.UID)))
+func (m *Manager) clean(ctx context.Context, uid types.UID) {
+	err := m.removeLogs(uid)
+	if err == nil {
+		err = os.RemoveAll(m.podFiles(uid))
+	}
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Files of a pod that is gone are left behind", "pod", klog.KObj(pod), "uid", pod.UID)
+		klog.FromContext(ctx).Error(err, "Files of a pod that is gone are left behind", "uid", uid)
+	}
+}
+
+// sweepFiles cleans up after pods that are not known.
+func (m *Manager) sweepFiles(ctx context.Context, known func(types.UID) bool) {
+	entries, _ := os.ReadDir(m.o.FilesDir)
+	for _, e := range entries {
+		if uid := types.UID(e.Name()); !known(uid) {
+			m.clean(ctx, uid)
+		}
 	}
 }
 

@@ -90,6 +90,8 @@ func (d *decision) end(why string) {
 		d.removeAll()
 	case d.Pod.DeletionTimestamp != nil:
 		d.do(Step{Kind: DeletePod, Why: "nothing of the deleted pod runs any more"})
+	default:
+		d.collect(d.recordsAfterwards())
 	}
 	d.probeWhileEnding()
 }

@@ -24,6 +24,9 @@ type Facts struct {
 	// Evicted: the node wants the pod to go (pressure, shutdown).
 	Evicted *Verdict
 
+	// Reclaim: the node's disk is short, and records of ended containers shall go.
+	Reclaim bool
+
 	// HostIPs of the node, the primary one first.
 	HostIPs []string
 	// NetworkError says why pods of the pod network cannot start, or is empty.

@@ -18,7 +18,7 @@ func (d *decision) run() {
 	}
 	d.restartUnwell()
 	d.startContainers()
-	d.collect()
+	d.collect(d.recordsWhileRunning())
 	d.probe()
 	if at, ok := d.deadline(); ok {
 		d.wake(at)
@@ -272,13 +272,35 @@ func (d *decision) regularBegun() bool {
 	return false
 }
 
-// collect removes records that nothing needs any more: of each container the
-// newest attempt and the one before it are kept, for status and logs.
-func (d *decision) collect() {
+// recordsWhileRunning: of each container the newest attempt and the one before it
+// are kept, for status and logs; the newest alone where the disk is short.
+func (d *decision) recordsWhileRunning() int {
+	if d.Reclaim {
+		return 1
+	}
+	return 2
+}
+
+// recordsAfterwards: of a pod that has ended and is still in the API the last attempts
+// are kept, for their logs; nothing where the disk is short, for the status has their story.
+func (d *decision) recordsAfterwards() int {
+	if d.Reclaim {
+		return 0
+	}
+	return 1
+}
+
+// collect removes the records, logs included, of all but the keep newest attempts
+// of each container.
+func (d *decision) collect(keep int) {
+	why := "newer attempts have been made"
+	if d.Reclaim {
+		why = "the node's disk is short"
+	}
 	for _, c := range d.Containers {
 		for i, a := range d.byName[c.Name] {
-			if a.ID == c.ID && i >= 2 && !a.live() {
-				d.do(Step{Kind: RemoveContainer, ID: a.ID, Container: a.Name, Why: "newer attempts have been made"})
+			if a.ID == c.ID && i >= keep && !a.live() {
+				d.do(Step{Kind: RemoveContainer, ID: a.ID, Container: a.Name, Why: why})
 			}
 		}
 	}
