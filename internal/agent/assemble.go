@@ -63,6 +63,7 @@ type parts struct {
 	volumes  *volumes.Manager
 	pods     *pods.Manager
 	logs     *logs.Rotator
+	garbage  *images.Collector
 	api      *streaming.Server
 }
 
@@ -129,7 +130,13 @@ func (p *parts) assemblePods() error {
 	if err != nil {
 		return err
 	}
-	p.logs, err = logs.New(logs.Options{Runtime: p.runtime.Runtime, Running: p.pods.RunningLogs})
+	if p.logs, err = logs.New(logs.Options{Runtime: p.runtime.Runtime, Running: p.pods.RunningLogs}); err != nil {
+		return err
+	}
+	p.garbage, err = images.NewCollector(images.CollectorOptions{
+		Images: p.runtime.Images, Runtime: p.runtime.Runtime, Wanted: p.pods.WantedImages, Dir: p.o.imagesDir(),
+		Recorder: p.events.recorder, Node: p.nodeRef,
+	})
 	return err
 }
 
@@ -159,6 +166,7 @@ func (p *parts) list() []part {
 		{"volumes", p.volumes.Run},
 		{"pods", p.runPods},
 		{"logs", p.logs.Run},
+		{"image garbage", p.garbage.Run},
 		{"node API", p.api.Run},
 		{"serving certificate", p.serveCertified},
 	}

@@ -126,6 +126,15 @@ func Normalize(image string) (string, error) {
 	return image, nil
 }
 
+// fullName is a name as runtimes list it, with registry and tag.
+func fullName(image string) (string, error) {
+	named, err := reference.ParseDockerRef(image)
+	if err != nil {
+		return "", err
+	}
+	return named.String(), nil
+}
+
 // Inspect looks an image up; it is zero if the runtime does not have it.
 func (p *Puller) inspect(ctx context.Context, name string) (Image, error) {
 	r, err := p.o.Images.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: name}, false)

@@ -192,3 +192,17 @@ func writeImported(dir string, known map[string]imported) error {
 	}
 	return os.Rename(path+".new", path)
 }
+
+// Preloaded are the names of the images that the archives in a folder have brought.
+func Preloaded(dir string) []string {
+	if dir == "" {
+		return nil
+	}
+	var names []string
+	for archive, entry := range readImported(dir) {
+		if _, err := os.Stat(filepath.Join(dir, archive)); err == nil {
+			names = append(names, entry.Images...)
+		}
+	}
+	return names
+}

@@ -148,6 +148,20 @@ func (m *Manager) RunningLogs() []logs.Log {
 	return list
 }
 
+// WantedImages are the images, as their specs name them, of the pods that have not ended.
+func (m *Manager) WantedImages() []string {
+	var list []string
+	for _, pod := range m.Pods() {
+		if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		for _, c := range allContainers(pod) {
+			list = append(list, c.Image)
+		}
+	}
+	return list
+}
+
 // waits tells that the container is waiting to be restarted.
 func (v *view) waits(container string) bool {
 	for _, s := range allStatuses(&v.pod.Status) {

@@ -43,6 +43,9 @@ func (w *worker) finish(ctx context.Context, step podlife.Step, apply func(), er
 		return
 	}
 	w.stale = true // what became of it, only the runtime knows
+	if step.Kind == podlife.StartContainer && cri.IsNotFound(err) {
+		delete(w.facts.Images, step.Container) // the image was collected, or removed by hand
+	}
 	f := podlife.Failure{At: w.m.now(), Count: 1, Attempt: step.Attempt, Message: text(err)}
 	if old, ok := w.facts.Failures[key]; ok && old.Attempt == step.Attempt {
 		f.Count = old.Count + 1
@@ -278,20 +281,27 @@ func (m *Manager) sweepFiles(ctx context.Context, known func(types.UID) bool) {
 
 // containerOf finds a container in whatever list of the spec it is.
 func containerOf(pod *corev1.Pod, name string) *corev1.Container {
-	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		if e := &pod.Spec.EphemeralContainers[i]; e.Name == name {
-			c := corev1.Container(e.EphemeralContainerCommon)
-			return &c
+	for _, c := range allContainers(pod) {
+		if c.Name == name {
+			return c
 		}
 	}
 	return nil
+}
+
+// allContainers are those of all lists of the spec.
+func allContainers(pod *corev1.Pod) []*corev1.Container {
+	var all []*corev1.Container
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			all = append(all, &list[i])
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		c := corev1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		all = append(all, &c)
+	}
+	return all
 }
 
 func graceOf(pod *corev1.Pod) int64 {

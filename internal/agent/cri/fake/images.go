@@ -3,6 +3,8 @@ package fake
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,6 +102,27 @@ func (i *Images) ImageStatus(ctx context.Context, spec *runtimeapi.ImageSpec, _ 
 		}
 	}
 	return &runtimeapi.ImageStatusResponse{}, nil
+}
+
+// ListImages lists the images on the node.
+func (i *Images) ListImages(ctx context.Context, _ *runtimeapi.ImageFilter) ([]*runtimeapi.Image, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.check(ctx); err != nil {
+		return nil, err
+	}
+	return slices.Collect(maps.Values(i.present)), nil
+}
+
+// RemoveImage removes an image by name or ID.
+func (i *Images) RemoveImage(ctx context.Context, spec *runtimeapi.ImageSpec) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.check(ctx); err != nil {
+		return err
+	}
+	maps.DeleteFunc(i.present, func(name string, img *runtimeapi.Image) bool { return name == spec.Image || img.Id == spec.Image })
+	return nil
 }
 
 // PullImage gets a published image.

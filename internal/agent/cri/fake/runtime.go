@@ -30,6 +30,8 @@ type Runtime struct {
 
 	// Delays of the calls that take time in a real runtime.
 	SandboxTime, CreateTime, StartTime time.Duration
+	// Info is what the runtime says of its own configuration.
+	Info map[string]string
 	// Run answers ExecSync. Nil: every command succeeds.
 	Run func(id string, cmd []string) (output string, exitCode int)
 
@@ -171,6 +173,16 @@ func (r *Runtime) Version(ctx context.Context, _ string) (*runtimeapi.VersionRes
 		return nil, err
 	}
 	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "fake", RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
+}
+
+// Status is that of a runtime that is ready.
+func (r *Runtime) Status(ctx context.Context, _ bool) (*runtimeapi.StatusResponse, error) {
+	if err := r.begin(ctx, "Status", 0, ""); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.StatusResponse{Info: r.Info, Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+		{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
+	}}}, nil
 }
 
 // RunPodSandbox gives each pod off the host's network an address of its own.
