@@ -47,7 +47,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	if o.PodManifestPath != "" {
+	if o.PodManifestPath != "" && o.PodManifestPath != DefaultPodManifestPath {
 		klog.FromContext(ctx).Info("Static pods are not run yet; the folder is ignored", "podManifestPath", o.PodManifestPath)
 	}
 	id, runtime, err := connect(ctx, o)

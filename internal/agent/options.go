@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/everynode/everynode/internal/agent/config"
 	"github.com/everynode/everynode/internal/agent/node"
 )
 
@@ -24,6 +25,9 @@ const (
 	DefaultAPIServiceIP    = "10.43.0.1"
 	DefaultListenPort      = 10250
 )
+
+// DefaultPodManifestPath is where static pods are looked for unless another folder is named.
+const DefaultPodManifestPath = "/etc/kubernetes/manifests"
 
 // Options are what `everynode agent` is told. Empty fields take the defaults above, or what the
 // machine says (hostname, address of the default route).
@@ -42,8 +46,11 @@ type Options struct {
 	NodeIP string
 	// CNIConfDir is the folder that the container runtime reads network configurations from.
 	CNIConfDir string
-	// PodManifestPath is the folder of static pods; none if empty.
+	// PodManifestPath is the folder of static pods; none if empty. It need not exist.
 	PodManifestPath string
+	// OfflinePods has the agent keep a record of DaemonSets' pods, with the ConfigMaps and Secrets
+	// they use, and run them from it as long as no server answers after a start.
+	OfflinePods bool
 	// NodeLabels are set on the Node in addition to host name, architecture and system.
 	NodeLabels map[string]string
 	// ListenLoopbackOnly keeps the node's own API (logs, exec, …) to 127.0.0.1.
@@ -78,6 +85,17 @@ func (o *Options) setDefaults() {
 	}
 	if !strings.Contains(o.RuntimeEndpoint, "://") {
 		o.RuntimeEndpoint = "unix://" + o.RuntimeEndpoint
+	}
+}
+
+// Configure takes over what a configuration file says, except where a flag of the same meaning was
+// given. Flags are named without dashes.
+func (o *Options) Configure(c *config.Config, given func(flag string) bool) {
+	if c.StaticPodPath != nil && !given("pod-manifest-path") {
+		o.PodManifestPath = *c.StaticPodPath
+	}
+	if c.OfflinePods != nil && !given("offline-pods") {
+		o.OfflinePods = *c.OfflinePods
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/everynode/everynode/internal/agent/config"
 )
 
 func valid() Options {
@@ -64,6 +66,20 @@ func TestDefaults(t *testing.T) {
 	o.ListenLoopbackOnly = true
 	if got := o.listenAddress(); got != "127.0.0.1:10250" {
 		t.Errorf("listens on %s", got)
+	}
+}
+
+func TestConfigure(t *testing.T) {
+	folder, yes := "/from/file", true
+	o := Options{PodManifestPath: DefaultPodManifestPath}
+	o.Configure(&config.Config{StaticPodPath: &folder, OfflinePods: &yes}, func(string) bool { return false })
+	if o.PodManifestPath != folder || !o.OfflinePods {
+		t.Errorf("the file was not heard: %+v", o)
+	}
+	o = Options{PodManifestPath: "/from/flag"}
+	o.Configure(&config.Config{StaticPodPath: &folder}, func(flag string) bool { return flag == "pod-manifest-path" })
+	if o.PodManifestPath != "/from/flag" || o.OfflinePods {
+		t.Errorf("a flag that was given must hold: %+v", o)
 	}
 }
 

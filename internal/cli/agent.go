@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"fmt"
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/everynode/everynode/internal/agent"
+	"github.com/everynode/everynode/internal/agent/config"
 	"github.com/everynode/everynode/internal/cli/footprint"
 )
 
@@ -39,17 +43,19 @@ Image archives in DIR/images/*.tar are imported at start.`,
 	fs.StringVar(&o.DataDir, "data-dir", agent.DefaultDataDir, "where the node's identity, volumes and image archives are")
 	fs.StringVar(&o.RuntimeEndpoint, "runtime-endpoint", agent.DefaultRuntimeEndpoint, "socket of the container runtime (CRI)")
 	fs.StringVar(&o.CNIConfDir, "cni-conf-dir", agent.DefaultCNIConfDir, "directory from which the runtime reads its network configuration; the node's is written there")
-	fs.StringVar(&o.PodManifestPath, "pod-manifest-path", "", "directory of static pods")
 	fs.BoolVar(&o.ListenLoopbackOnly, "listen-loopback-only", false, "serve logs and exec to a server on this machine only")
 	fs.IntVar(&o.ListenPort, "listen-port", agent.DefaultListenPort, "port on which logs and exec are served")
 	fs.StringVar(&o.ClusterCIDR, "cluster-cidr", agent.DefaultClusterCIDR, "range of all pods' addresses")
 	fs.StringVar(&o.APIServiceIP, "api-service-ip", agent.DefaultAPIServiceIP, "address of the Service default/kubernetes")
-	for _, name := range []string{"listen-loopback-only", "cluster-cidr", "api-service-ip", "pod-manifest-path"} {
+	for _, name := range []string{"listen-loopback-only", "cluster-cidr", "api-service-ip"} {
 		_ = fs.MarkHidden(name) // it exists
 	}
-	agentFlags(fs, &o)
+	configFile := agentFlags(fs, &o)
 	verbosity := addVerbosity(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := configure(fs, &o, *configFile); err != nil {
+			return err
+		}
 		if err := o.Validate(); err != nil {
 			return asUsage(err)
 		}
@@ -66,9 +72,48 @@ Image archives in DIR/images/*.tar are imported at start.`,
 	return cmd
 }
 
-// agentFlags adds the flags that `agent` and `up` share.
-func agentFlags(fs *pflag.FlagSet, o *agent.Options) {
+// agentFlags adds the flags that `agent` and `up` share, and returns where the name of the
+// configuration file is to be.
+func agentFlags(fs *pflag.FlagSet, o *agent.Options) (configFile *string) {
 	fs.StringVar(&o.NodeName, "node-name", "", "name of the node (default: the host name, in lower case)")
 	fs.StringVar(&o.NodeIP, "node-ip", "", "address at which other machines reach this one (default: that of the default route)")
 	fs.StringToStringVar(&o.NodeLabels, "node-labels", nil, "labels to put on the node, key=value,...")
+	fs.StringVar(&o.PodManifestPath, "pod-manifest-path", agent.DefaultPodManifestPath, "directory of static pods, which need no server; it may be missing, and \"\" is none")
+	fs.BoolVar(&o.OfflinePods, "offline-pods", true, "remember the pods of DaemonSets, with their ConfigMaps and Secrets (encrypted), and run them after a reboot even if no server answers")
+	for _, name := range []string{"pod-manifest-path", "offline-pods"} {
+		_ = fs.MarkHidden(name) // it exists
+	}
+	return fs.String("config", "", "file with settings of the node (kind: AgentConfiguration); flags that are given override it")
+}
+
+// configure reads the configuration file, if there is one, into the options.
+func configure(fs *pflag.FlagSet, o *agent.Options, file string) error {
+	if file == "" {
+		return nil
+	}
+	c, err := config.Load(file)
+	if err != nil {
+		return asUsage(err)
+	}
+	o.Configure(c, fs.Changed)
+	return nil
+}
+
+// passedOn are the agent's flags that `up` hands to it only if they were given: where they were
+// not, the configuration file has the say, also when it changes later.
+func passedOn(fs *pflag.FlagSet, configFile string) ([]string, error) {
+	var args []string
+	if configFile != "" {
+		file, err := filepath.Abs(configFile)
+		if err != nil {
+			return nil, fmt.Errorf("--config: %w", err)
+		}
+		args = append(args, "--config", file)
+	}
+	for _, name := range []string{"pod-manifest-path", "offline-pods"} {
+		if f := fs.Lookup(name); f.Changed {
+			args = append(args, "--"+name+"="+f.Value.String())
+		}
+	}
+	return args, nil
 }

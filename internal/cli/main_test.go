@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/everynode/everynode/internal/agent"
 	"github.com/everynode/everynode/internal/cli/server"
@@ -177,5 +178,17 @@ func TestPlugin(t *testing.T) {
 	b.Reset()
 	if code := runRoot(context.Background(), newPlugin(), []string{"up"}, &b, &b); code != exitUsage {
 		t.Errorf("up as a plugin: exit code %d", code)
+	}
+}
+
+func TestPassedOn(t *testing.T) {
+	fs := pflag.NewFlagSet("up", pflag.ContinueOnError)
+	configFile := agentFlags(fs, &agent.Options{})
+	if err := fs.Parse([]string{"--config", "/c.yaml", "--pod-manifest-path=", "--node-name", "n"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := passedOn(fs, *configFile)
+	if err != nil || strings.Join(got, " ") != "--config /c.yaml --pod-manifest-path=" {
+		t.Errorf("the agent is given %q, %v", got, err)
 	}
 }

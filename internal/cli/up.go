@@ -36,8 +36,10 @@ type upOptions struct {
 	dataDir, runDir string
 	server          server.Options
 	agent           agent.Options
-	timeout         time.Duration
-	verbosity       int
+	// passed are flags that go to the agent as they were given.
+	passed    []string
+	timeout   time.Duration
+	verbosity int
 }
 
 func newUp() *cobra.Command {
@@ -65,13 +67,20 @@ with which they do is printed.`,
 	}
 	fs := cmd.Flags()
 	serverFlags(fs, &o.server)
-	agentFlags(fs, &o.agent)
+	configFile := agentFlags(fs, &o.agent)
 	fs.StringVar(&o.dataDir, "data-dir", layout.DefaultDataDir, "where all data is: the cluster's, the node's, images")
 	fs.StringVar(&o.runDir, "run-dir", layout.DefaultRunDir, "where sockets and the state of running containers are")
 	_ = fs.MarkHidden("run-dir") // it exists
 	fs.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the node to be ready")
 	fs.IntVarP(&o.verbosity, "verbosity", "v", 0, "what the processes log, see their --help")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := configure(fs, &o.agent, *configFile); err != nil {
+			return err
+		}
+		var err error
+		if o.passed, err = passedOn(fs, *configFile); err != nil {
+			return err
+		}
 		o.server.Listen = listenFor(o.server.Listen, fs.Changed("listen"), o.agent.NodeIP)
 		return o.run(cmd.Context(), cmd.OutOrStdout())
 	}
@@ -221,6 +230,7 @@ func (o *upOptions) agentArgs() []string {
 		"--cluster-cidr", o.server.ClusterCIDR, "--api-service-ip", address(o.server.ServiceCIDR, 1),
 		"--verbosity", strconv.Itoa(o.verbosity),
 	}
+	args = append(args, o.passed...)
 	if a.NodeIP != "" {
 		args = append(args, "--node-ip", a.NodeIP)
 	}
