@@ -47,13 +47,23 @@ func podResources(pod *corev1.Pod) *ocgroups.Resources {
 	}
 	cpu := podlife.Request(pod, corev1.ResourceCPU)
 	r := shares(Shares(cpu.MilliValue()))
-	if limit, all := limitOf(pod, corev1.ResourceCPU); all {
+	if limit, all := podLimit(pod, corev1.ResourceCPU); all {
 		r.CpuQuota, r.CpuPeriod = Quota(limit.MilliValue()), Period
 	}
-	if limit, all := limitOf(pod, corev1.ResourceMemory); all {
+	if limit, all := podLimit(pod, corev1.ResourceMemory); all {
 		r.Memory = limit.Value()
 	}
 	return r
+}
+
+// podLimit is the limit of the pod as a whole: its own, or what its containers have together.
+func podLimit(pod *corev1.Pod, name corev1.ResourceName) (resource.Quantity, bool) {
+	if r := pod.Spec.Resources; r != nil {
+		if limit, ok := r.Limits[name]; ok {
+			return limit, true
+		}
+	}
+	return limitOf(pod, name)
 }
 
 // limitOf sums the containers' limits, and tells whether all have one.

@@ -67,6 +67,8 @@ type start struct {
 	// targetID is the container whose processes an ephemeral one shall see.
 	targetID string
 	known    ids
+	// resizing: the pod's cgroup may be too small for what the container gets.
+	resizing bool
 }
 
 // facts are what the container may learn about its pod and node.
@@ -96,6 +98,11 @@ func (m *Manager) createAndStart(ctx context.Context, s start) (podlife.Containe
 		return podlife.Container{}, asFailure("", err)
 	}
 	defer release()
+	if s.resizing {
+		if err := m.cgroups.Grow(s.pod); err != nil {
+			return podlife.Container{}, asFailure(errCreate, err)
+		}
+	}
 	id, err := m.o.Runtime.CreateContainer(ctx, s.sandbox.ID, cfg, sandbox)
 	if err != nil {
 		return podlife.Container{}, asFailure(errCreate, err)
@@ -122,7 +129,7 @@ func (m *Manager) started(ctx context.Context, s start, id string) (podlife.Cont
 	}
 	c := podlife.Container{
 		ID: id, Name: s.container.Name, SandboxID: s.sandbox.ID, Attempt: s.step.Attempt,
-		Created: unix(r.Status.GetCreatedAt()), Hash: podlife.Hash(s.container), Delay: s.step.Delay,
+		Created: unix(r.Status.GetCreatedAt()), Hash: podlife.Hash(s.container), Delay: s.step.Delay, Resources: s.container.Resources.DeepCopy(),
 	}
 	return withStatus(c, r.Status), nil
 }

@@ -29,6 +29,7 @@ const (
 	messagePolicyAnnotation = "io.kubernetes.container.terminationMessagePolicy"
 	graceAnnotation         = "io.kubernetes.pod.terminationGracePeriod"
 	delayAnnotation         = "everynode.io/restart-delay"
+	resourcesAnnotation     = "everynode.io/resources"
 )
 
 func (m *Manager) sandboxLabels(pod *corev1.Pod) map[string]string {
@@ -58,6 +59,7 @@ func containerAnnotations(pod *corev1.Pod, c *corev1.Container, step podlife.Ste
 		messagePathAnnotation:   c.TerminationMessagePath,
 		messagePolicyAnnotation: string(c.TerminationMessagePolicy),
 		delayAnnotation:         step.Delay.String(),
+		resourcesAnnotation:     resourcesText(c),
 	}
 	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		a[graceAnnotation] = strconv.FormatInt(*g, 10)

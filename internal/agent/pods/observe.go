@@ -72,6 +72,11 @@ func (w *worker) listContainers(ctx context.Context) ([]podlife.Container, error
 		if old, ok := known[c.ID]; ok && old.State == c.State && c.State != podlife.Unknown {
 			out = append(out, old) // what is known of a state does not change
 			continue
+		} else if ok {
+			c.Resources = old.Resources
+		} else {
+			c.Resources = createdWith(item.Annotations)
+			w.doubt(&c)
 		}
 		r, err := w.m.o.Runtime.ContainerStatus(ctx, c.ID, false)
 		switch {

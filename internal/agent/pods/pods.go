@@ -109,11 +109,11 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 	for _, pod := range list { // those that run already have the first claim on ports
 		listed[pod.UID] = true
 		if have.has(pod.UID) {
-			m.takeLocked(ctx, pod, true)
+			m.takeLocked(ctx, pod, have)
 		}
 	}
 	for _, pod := range list {
-		m.takeLocked(ctx, pod, have.has(pod.UID))
+		m.takeLocked(ctx, pod, have)
 	}
 	for uid, w := range m.workers {
 		if !listed[uid] {
@@ -161,10 +161,10 @@ func (m *Manager) sweepLocked(ctx context.Context) {
 func (m *Manager) take(ctx context.Context, pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.takeLocked(ctx, pod, false)
+	m.takeLocked(ctx, pod, inventory{})
 }
 
-func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, inRuntime bool) {
+func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, have inventory) {
 	if pod.Spec.NodeName != m.o.NodeName || m.finished[pod.UID] {
 		return
 	}
@@ -173,25 +173,32 @@ func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, inRuntime boo
 		return
 	}
 	w := newWorker(m, pod)
-	w.stale = inRuntime || pod.Status.StartTime != nil
+	w.stale = have.has(pod.UID) || pod.Status.StartTime != nil
+	if w.stale {
+		m.recall(w, have.containers[pod.UID])
+		w.post(func() { w.setPod(pod) })
+	}
 	if !w.stale && pod.DeletionTimestamp == nil {
-		if w.facts.Rejected = podlife.Admit(pod, m.admittedLocked(), m.o.NodeFacts().Allocatable); w.facts.Rejected != nil {
+		if w.facts.Rejected = podlife.Admit(pod, m.admittedLocked(w), m.o.NodeFacts().Allocatable); w.facts.Rejected != nil {
 			m.event(pod, "", corev1.EventTypeWarning, w.facts.Rejected.Reason, w.facts.Rejected.Message)
 		}
 	}
 	m.startLocked(ctx, w)
 }
 
-// admittedLocked are the pods that hold ports and resources of this node.
-func (m *Manager) admittedLocked() []*corev1.Pod {
+// admittedLocked are the pods that hold ports and resources of this node, but for one.
+func (m *Manager) admittedLocked(except *worker) []*corev1.Pod {
 	var list []*corev1.Pod
 	for _, w := range m.workers {
-		pod := w.shown.Load().pod
-		if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
-			list = append(list, pod)
+		if pod := w.shown.Load().pod; w != except && !ended(pod) {
+			list = append(list, w.allocation.granted.Apply(pod))
 		}
 	}
 	return list
+}
+
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 func (m *Manager) startLocked(ctx context.Context, w *worker) {
@@ -215,6 +222,7 @@ func (m *Manager) forget(ctx context.Context, w *worker) {
 	defer m.mu.Unlock()
 	delete(m.workers, w.uid)
 	m.finished[w.uid] = true
+	m.retryResizesLocked(nil)
 	if r, ok := m.o.Objects.(objects.Registrar); ok {
 		r.UnregisterUID(w.uid)
 	}

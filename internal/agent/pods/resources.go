@@ -6,6 +6,7 @@ import (
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/agent/cgroups"
@@ -26,15 +27,24 @@ const (
 func resources(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) *runtimeapi.LinuxContainerResources {
 	cpu, asked := c.Resources.Requests[corev1.ResourceCPU]
 	if !asked {
-		cpu = c.Resources.Limits[corev1.ResourceCPU]
+		cpu = *limit(pod, c, corev1.ResourceCPU)
 	}
 	return &runtimeapi.LinuxContainerResources{
 		CpuShares:          int64(cgroups.Shares(cpu.MilliValue())),
-		CpuQuota:           cgroups.Quota(c.Resources.Limits.Cpu().MilliValue()),
+		CpuQuota:           cgroups.Quota(limit(pod, c, corev1.ResourceCPU).MilliValue()),
 		CpuPeriod:          cgroups.Period,
-		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
+		MemoryLimitInBytes: limit(pod, c, corev1.ResourceMemory).Value(),
 		OomScoreAdj:        oomScore(pod, c, memoryCapacity),
 	}
+}
+
+// limit of a container: its own, or else that of the pod as a whole.
+func limit(pod *corev1.Pod, c *corev1.Container, name corev1.ResourceName) *resource.Quantity {
+	q, own := c.Resources.Limits[name]
+	if !own && pod.Spec.Resources != nil {
+		q = pod.Spec.Resources.Limits[name]
+	}
+	return &q
 }
 
 func oomScore(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) int64 {

@@ -20,6 +20,9 @@ import (
 func (w *worker) begin(ctx context.Context, step podlife.Step, status corev1.PodStatus) {
 	klog.FromContext(ctx).V(3).Info("Step begins", "step", step.Key(), "why", step.Why)
 	w.facts.InFlight[step.Key()] = step
+	if step.Again != podlife.No {
+		w.facts.Again[step.ID] = step.Again
+	}
 	run := w.prepare(cri.Quiet(ctx), step, status)
 	w.m.running.Go(func() {
 		apply, err := run()
@@ -85,6 +88,10 @@ func (w *worker) complain(ctx context.Context, step podlife.Step, f podlife.Fail
 		w.m.event(pod, "", corev1.EventTypeWarning, "FailedMount", "MountVolume.SetUp failed for "+err.Error())
 	case podlife.StartContainer:
 		w.m.event(pod, step.Container, corev1.EventTypeWarning, "Failed", "Error: "+text(err))
+	case podlife.ResizePod:
+		if f.Count == 1 {
+			w.m.event(pod, "", corev1.EventTypeWarning, "ResizeError", "Pod resize error: "+text(err))
+		}
 	case podlife.StopContainer, podlife.StopSandbox, podlife.TearDown:
 		w.m.event(pod, "", corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+text(err))
 	}
@@ -110,6 +117,8 @@ func (w *worker) prepare(ctx context.Context, step podlife.Step, status corev1.P
 		}
 	case podlife.StartContainer:
 		return w.startContainer(ctx, step)
+	case podlife.ResizePod:
+		return w.resizePod(ctx)
 	case podlife.StopContainer:
 		c := containerOf(pod, step.Container)
 		ip := firstOf(w.podIPs())
@@ -184,7 +193,7 @@ func (w *worker) ensureImage(ctx context.Context, step podlife.Step) func() (fun
 
 func (w *worker) startContainer(ctx context.Context, step podlife.Step) func() (func(), error) {
 	m, pod := w.m, w.facts.Pod
-	s := start{pod: pod, container: containerOf(pod, step.Container), step: step, volumes: w.vols, image: w.images[step.Container], known: w.knownIDs()}
+	s := start{pod: pod, container: containerOf(pod, step.Container), step: step, volumes: w.vols, image: w.images[step.Container], known: w.knownIDs(), resizing: w.facts.Resizing}
 	for _, sb := range w.facts.Sandboxes {
 		if sb.ID == step.SandboxID {
 			s.sandbox = sb

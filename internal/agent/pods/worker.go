@@ -53,6 +53,10 @@ type worker struct {
 	report reporter
 	// networkError was announced last.
 	networkError string
+	// resized: the pod's resources were changed before the agent started.
+	resized bool
+	// allocation is guarded by the manager's mutex.
+	allocation allocation
 }
 
 // mailbox takes what others have to tell the worker.
@@ -69,9 +73,10 @@ func newWorker(m *Manager, pod *corev1.Pod) *worker {
 		facts: podlife.Facts{
 			Pod: pod, Seen: m.now(),
 			Images: map[string]podlife.ImageReady{}, Probes: map[string]podlife.Probe{},
-			InFlight: map[string]podlife.Step{}, Failures: map[string]podlife.Failure{},
+			InFlight: map[string]podlife.Step{}, Failures: map[string]podlife.Failure{}, Again: map[string]podlife.Again{},
 		},
 	}
+	w.allocation = allocation{granted: podlife.AllocationOf(pod), desired: pod}
 	w.mail.bell = make(chan struct{}, 1)
 	w.shown.Store(&view{pod: pod})
 	return w
@@ -198,7 +203,10 @@ func (w *worker) setPod(pod *corev1.Pod) {
 	if newerVersion(old, pod) {
 		return
 	}
-	w.facts.Pod = pod
+	w.adopt(pod)
+	if ended(pod) && !ended(old) {
+		w.m.retryResizes()
+	}
 	if !apiequality.Semantic.DeepEqual(old.Labels, pod.Labels) || !apiequality.Semantic.DeepEqual(old.Annotations, pod.Annotations) {
 		w.m.o.Volumes.Update(pod)
 	}

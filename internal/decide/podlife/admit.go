@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 // Admit says why a pod that is bound to this node cannot run beside the others, or
@@ -22,13 +23,17 @@ func Admit(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceLis
 	return outOf(pod, others, allocatable)
 }
 
-// outOf compares requests with what the node offers. Resources that the node does
-// not list are judged by the scheduler alone.
 func outOf(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *Verdict {
 	if pods, ok := allocatable[corev1.ResourcePods]; ok && int64(len(others)) >= pods.Value() {
 		return &Verdict{"OutOfpods", fmt.Sprintf("Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", len(others), pods.Value())}
 	}
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+	return lacking(pod, others, allocatable, []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage})
+}
+
+// lacking compares requests with what the node offers. Resources that the node does
+// not list are judged by the scheduler alone.
+func lacking(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList, names []corev1.ResourceName) *Verdict {
+	for _, name := range names {
 		room, ok := allocatable[name]
 		want := Request(pod, name)
 		if !ok || want.IsZero() {
@@ -55,31 +60,11 @@ func amount(name corev1.ResourceName, q resource.Quantity) int64 {
 	return q.Value()
 }
 
-// Request is what the pod asks for of a resource: the sum of its containers and
-// sidecars, or what its greediest init container needs, whichever is more.
+// Request is what the pod asks for of a resource: what it says of itself as a whole,
+// or else the sum of its containers and sidecars, or what its greediest init
+// container needs, whichever is more.
 func Request(pod *corev1.Pod, name corev1.ResourceName) resource.Quantity {
-	var sum, sidecars, peak resource.Quantity
-	for i := range pod.Spec.InitContainers {
-		c := &pod.Spec.InitContainers[i]
-		if initRole(c) == sidecar {
-			sidecars.Add(c.Resources.Requests[name])
-			continue
-		}
-		need := sidecars.DeepCopy()
-		need.Add(c.Resources.Requests[name])
-		if need.Cmp(peak) > 0 {
-			peak = need
-		}
-	}
-	for i := range pod.Spec.Containers {
-		sum.Add(pod.Spec.Containers[i].Resources.Requests[name])
-	}
-	sum.Add(sidecars)
-	if peak.Cmp(sum) > 0 {
-		sum = peak
-	}
-	sum.Add(pod.Spec.Overhead[name])
-	return sum
+	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})[name]
 }
 
 // portsClash: both want the same port of the host, on addresses that overlap.

@@ -26,6 +26,11 @@ type Facts struct {
 
 	// Reclaim: the node's disk is short, and records of ended containers shall go.
 	Reclaim bool
+	// Resize: the spec asks for other resources than the node can grant now; Pod has
+	// those granted before.
+	Resize *Verdict
+	// Resizing: the resources granted have changed, and not all follows them yet.
+	Resizing bool
 
 	// HostIPs of the node, the primary one first.
 	HostIPs []string
@@ -43,6 +48,8 @@ type Facts struct {
 	Images map[string]ImageReady
 	// Probes by container ID. A missing entry: nothing was probed yet.
 	Probes map[string]Probe
+	// Again are containers that were stopped in order to be started again, by ID.
+	Again map[string]Again
 	// InFlight are the steps begun and not yet finished, by Step.Key.
 	InFlight map[string]Step
 	// Failures are the last failures of steps that have not succeeded since, by Step.Key.
@@ -94,6 +101,9 @@ type Container struct {
 	Image, ImageRef string
 	// Hash is Hash of the container's spec when it was created; 0 if unknown.
 	Hash uint64
+	// Resources that it runs with, cpu and memory only; one that is missing on one
+	// side is not known. Nil: as the spec says.
+	Resources *corev1.ResourceRequirements
 	// Delay is the back-off that the next attempt must wait after this one ends,
 	// as Step.Delay gave it when this one was created.
 	Delay time.Duration

@@ -96,7 +96,7 @@ func (d *decision) phase(s *corev1.PodStatus) corev1.PodPhase {
 	var t tally
 	for _, c := range d.specs() {
 		if cs, ok := statusOf(s, c); ok {
-			t.add(&d.Pod.Spec, c, cs)
+			t.add(d, c, cs)
 		}
 	}
 	switch {
@@ -116,7 +116,7 @@ func (d *decision) phase(s *corev1.PodStatus) corev1.PodPhase {
 	return corev1.PodFailed
 }
 
-func (t *tally) add(pod *corev1.PodSpec, c spec, cs *corev1.ContainerStatus) {
+func (t *tally) add(d *decision, c spec, cs *corev1.ContainerStatus) {
 	ended := cs.State.Terminated
 	if ended == nil && cs.State.Running == nil {
 		ended = cs.LastTerminationState.Terminated
@@ -126,7 +126,7 @@ func (t *tally) add(pod *corev1.PodSpec, c spec, cs *corev1.ContainerStatus) {
 		switch {
 		case ended == nil:
 			t.pendingInit++
-		case ended.ExitCode != 0 && !wantsRestart(pod, c.Container, ended.ExitCode):
+		case ended.ExitCode != 0 && !d.comesBack(c, ended.ExitCode):
 			t.failedInit++
 		case ended.ExitCode != 0:
 			t.pendingInit++
@@ -150,7 +150,7 @@ func (t *tally) add(pod *corev1.PodSpec, c spec, cs *corev1.ContainerStatus) {
 			t.waiting++
 		default:
 			t.stopped++
-			if !wantsRestart(pod, c.Container, ended.ExitCode) {
+			if !d.comesBack(c, ended.ExitCode) {
 				t.final++
 			}
 			if ended.ExitCode == 0 {
@@ -158,4 +158,10 @@ func (t *tally) add(pod *corev1.PodSpec, c spec, cs *corev1.ContainerStatus) {
 			}
 		}
 	}
+}
+
+// comesBack: the container, which ended with this code, runs again.
+func (d *decision) comesBack(c spec, exitCode int32) bool {
+	obs, ok := d.newest(c.Name)
+	return wantsRestart(&d.Pod.Spec, c.Container, exitCode) || ok && d.comesAgain(c, obs)
 }

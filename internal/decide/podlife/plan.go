@@ -24,6 +24,9 @@ const (
 	// StopContainer runs the preStop hook (if Hook), sends the stop signal and,
 	// after Grace seconds in all, kills container ID.
 	StopContainer Kind = "StopContainer"
+	// ResizePod gives the pod's cgroup and its running containers the resources of
+	// the spec, but for containers that restart to get them.
+	ResizePod Kind = "ResizePod"
 	// RemoveContainer removes the dead container ID and its log.
 	RemoveContainer Kind = "RemoveContainer"
 	// StopSandbox stops sandbox ID and so releases its network.
@@ -49,9 +52,23 @@ type Step struct {
 	// Grace is what is left of the Total grace period, both in seconds.
 	Grace, Total int64
 	Hook         bool
+	// Again is for containers that are stopped in order to be started again.
+	Again Again
 	// Why in words, for the log and for events.
 	Why string
 }
+
+// Again says whether a container that is stopped shall start again, whatever its exit code.
+type Again string
+
+// The ways to start again.
+const (
+	No Again = ""
+	// AfterDelay: its back-off counts the restart like any other.
+	AfterDelay Again = "AfterDelay"
+	// AtOnce: nothing was wrong with it.
+	AtOnce Again = "AtOnce"
+)
 
 // Key identifies the step among those of one pod: a step is not begun again
 // while one of the same key is in flight.
@@ -63,7 +80,7 @@ func (s Step) Key() string {
 		return string(s.Kind) + "/" + s.Container + "/" + s.Image
 	case StartContainer:
 		return string(s.Kind) + "/" + s.Container
-	case SetUpVolumes, RunSandbox, TearDown, DeletePod:
+	case SetUpVolumes, RunSandbox, ResizePod, TearDown, DeletePod:
 		return string(s.Kind)
 	}
 	return string(s.Kind) + "/" + s.ID

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 )
@@ -55,6 +56,9 @@ func drawPod(t *rapid.T) *corev1.Pod {
 	}
 	for i := range rapid.IntRange(1, 2).Draw(t, "containers") {
 		c := corev1.Container{Name: fmt.Sprintf("c%d", i)}
+		if rapid.Bool().Draw(t, "restart to resize") {
+			c.ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceCPU, RestartPolicy: corev1.RestartContainer}}
+		}
 		if rapid.Bool().Draw(t, "probe") {
 			c.ReadinessProbe = &corev1.Probe{}
 		}
@@ -67,9 +71,15 @@ func drawPod(t *rapid.T) *corev1.Pod {
 
 // happen does one thing to the pod, without letting the machine react.
 func happen(t *rapid.T, w *world) {
-	kinds := []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, StopContainer, StopSandbox, TearDown}
+	kinds := []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, ResizePod, StopContainer, StopSandbox, TearDown}
 	kind := rapid.SampledFrom(kinds).Draw(t, "kind")
-	switch rapid.IntRange(0, 9).Draw(t, "event") {
+	switch rapid.IntRange(0, 10).Draw(t, "event") {
+	case 10:
+		pod := w.f.Pod.DeepCopy()
+		for i := range pod.Spec.Containers {
+			pod.Spec.Containers[i].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: *resource.NewMilliQuantity(int64(rapid.IntRange(1, 3).Draw(t, "cpu")), resource.DecimalSI)}
+		}
+		w.f.Pod, w.f.Resizing = pod, true
 	case 0, 1:
 		for _, c := range withInit(w.f.Pod) {
 			if obs := w.newest(c.Name); obs != nil && rapid.Bool().Draw(t, "exits") {
@@ -117,7 +127,7 @@ func happen(t *rapid.T, w *world) {
 
 func sortedSteps(m map[string]Step) []Step {
 	var out []Step
-	for _, k := range []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, TearDown, DeletePod} {
+	for _, k := range []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, ResizePod, StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, TearDown, DeletePod} {
 		for _, s := range m {
 			if s.Kind == k {
 				out = append(out, s)
@@ -182,6 +192,7 @@ func step(t *rapid.T, w *world, counts map[string]int32) {
 	w.note(plan)
 	w.api = plan.Status
 	for _, s := range plan.Steps {
+		w.mark(s)
 		if w.hold[s.Kind] {
 			w.f.InFlight[s.Key()] = s
 		} else {
@@ -236,6 +247,7 @@ func converges(t *rapid.T, w *world) {
 		}
 		w.note(plan)
 		for _, s := range plan.Steps {
+			w.mark(s)
 			w.perform(s)
 		}
 	}

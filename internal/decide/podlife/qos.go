@@ -13,7 +13,7 @@ func QOS(pod *corev1.Pod) corev1.PodQOSClass {
 		return pod.Status.QOSClass
 	}
 	guaranteed, asked := true, false
-	for _, c := range withInit(pod) {
+	for _, c := range asking(pod) {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			limit := c.Resources.Limits[name]
 			request, given := c.Resources.Requests[name]
@@ -34,6 +34,15 @@ func QOS(pod *corev1.Pod) corev1.PodQOSClass {
 }
 
 func positive(q resource.Quantity) bool { return q.Sign() > 0 }
+
+// asking are the containers whose resources count: a pod that asks as a whole is as
+// one container.
+func asking(pod *corev1.Pod) []corev1.Container {
+	if r := pod.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
+		return []corev1.Container{{Resources: *r}}
+	}
+	return withInit(pod)
+}
 
 func withInit(pod *corev1.Pod) []corev1.Container {
 	all := make([]corev1.Container, 0, len(pod.Spec.InitContainers)+len(pod.Spec.Containers))

@@ -17,6 +17,7 @@ func (d *decision) run() {
 		d.makeSandbox()
 	}
 	d.restartUnwell()
+	d.resize()
 	d.startContainers()
 	d.collect(d.recordsWhileRunning())
 	d.probe()
@@ -90,15 +91,15 @@ func (d *decision) restartUnwell() {
 		p := d.Probes[obs.ID]
 		switch {
 		case obs.State == Unknown:
-			d.stop(obs, 0, false, fmt.Sprintf("Container %s is in an unknown state, try killing it before restart", c.Name))
+			d.again(obs, 0, false, AfterDelay, fmt.Sprintf("Container %s is in an unknown state, try killing it before restart", c.Name))
 		case obs.Hash != 0 && obs.Hash != Hash(c.Container):
-			d.stop(obs, d.specGrace(), true, fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
+			d.again(obs, d.specGrace(), true, AfterDelay, fmt.Sprintf("Container %s definition changed, will be restarted", c.Name))
 		case p.Unhealthy:
 			grace := d.specGrace()
 			if p.Grace != nil {
 				grace = *p.Grace
 			}
-			d.stop(obs, grace, true, p.Message)
+			d.again(obs, grace, true, AfterDelay, p.Message)
 		}
 	}
 }
@@ -216,7 +217,7 @@ func (d *decision) mayStart(c spec, obs Container) bool {
 
 // backoffEnd is until when the container waits after its last end.
 func (d *decision) backoffEnd(obs Container) (time.Time, bool) {
-	if obs.State != Exited || !d.here(obs) {
+	if obs.State != Exited || !d.here(obs) || d.Again[obs.ID] == AtOnce {
 		return time.Time{}, false
 	}
 	at := obs.Finished.Add(delayAfter(obs))
@@ -231,6 +232,8 @@ func (d *decision) nextAttempt(c spec, obs Container, exists bool) (uint32, time
 		return obs.Attempt, obs.Delay
 	case exists && !d.here(obs): // a new sandbox begins with a fresh back-off
 		return obs.Attempt + 1, 0
+	case exists && d.Again[obs.ID] == AtOnce:
+		return obs.Attempt + 1, obs.Delay
 	case exists:
 		return obs.Attempt + 1, longer(delayAfter(obs))
 	}
@@ -323,11 +326,20 @@ func (d *decision) starting(name string) bool {
 
 // stop ends a container, if no stop that is at least as quick is under way.
 func (d *decision) stop(c Container, total int64, hook bool, why string) {
+	d.stopStep(c, total, Step{Hook: hook, Why: why})
+}
+
+// again is stop for a container that shall be started again then.
+func (d *decision) again(c Container, total int64, hook bool, how Again, why string) {
+	d.stopStep(c, total, Step{Hook: hook, Again: how, Why: why})
+}
+
+func (d *decision) stopStep(c Container, total int64, step Step) {
 	grace := total
 	if d.why != "" && !d.EndingSince.IsZero() {
 		grace = max(total-int64(d.now.Sub(d.EndingSince)/time.Second), min(total, minimumGrace))
 	}
-	step := Step{Kind: StopContainer, ID: c.ID, Container: c.Name, Grace: grace, Total: total, Hook: hook, Why: why}
+	step.Kind, step.ID, step.Container, step.Grace, step.Total = StopContainer, c.ID, c.Name, grace, total
 	for _, s := range d.InFlight {
 		if s.Kind == StopContainer && s.ID == c.ID {
 			if s.Total <= total {

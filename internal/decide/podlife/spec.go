@@ -51,6 +51,8 @@ func (d *decision) restarts(c spec, obs Container) bool {
 		return true
 	case c.role == initial && !d.here(obs):
 		return true // a new sandbox is initialized anew
+	case d.comesAgain(c, obs):
+		return true
 	case c.role == initial && obs.ExitCode == 0:
 		return false
 	}
@@ -76,6 +78,16 @@ func wantsRestart(pod *corev1.PodSpec, c *corev1.Container, exitCode int32) bool
 		return exitCode != 0
 	}
 	return true
+}
+
+// comesAgain: the container was stopped in order to be started again.
+func (d *decision) comesAgain(c spec, obs Container) bool {
+	return d.Again[obs.ID] != No && !never(&d.Pod.Spec, c.Container)
+}
+
+// never: the container runs once, whatever its exit code.
+func never(pod *corev1.PodSpec, c *corev1.Container) bool {
+	return !wantsRestart(pod, c, 1) && !wantsRestart(pod, c, 0)
 }
 
 func matchesExit(r *corev1.ContainerRestartRuleOnExitCodes, code int32) bool {

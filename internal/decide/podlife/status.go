@@ -98,7 +98,7 @@ func (d *decision) containerStatus(c spec) corev1.ContainerStatus {
 	cs.VolumeMounts = volumeMounts(c.Container)
 	if exists && c.role != ephemeral {
 		cs.AllocatedResources = c.Resources.Requests
-		cs.Resources = c.Resources.DeepCopy()
+		cs.Resources = d.resources(c, obs)
 	}
 	return cs
 }

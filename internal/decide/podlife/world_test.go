@@ -2,12 +2,14 @@ package podlife
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -30,7 +32,7 @@ func newWorld(pod *corev1.Pod) *world {
 	w := &world{now: epoch, hold: map[Kind]bool{}, fail: map[Kind]string{}}
 	w.f = Facts{
 		Pod: pod, Seen: epoch, HostIPs: []string{"192.0.2.1"},
-		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{},
+		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{}, Again: map[string]Again{},
 	}
 	return w
 }
@@ -53,12 +55,20 @@ func (w *world) settle() {
 		}
 		for _, s := range plan.Steps {
 			w.printf("%s", describe(s))
+			w.mark(s)
 			if w.hold[s.Kind] {
 				w.f.InFlight[s.Key()] = s
 				continue
 			}
 			w.perform(s)
 		}
+	}
+}
+
+// mark notes what a step means from its beginning on.
+func (w *world) mark(s Step) {
+	if s.Again != No {
+		w.f.Again[s.ID] = s.Again
 	}
 }
 
@@ -113,8 +123,22 @@ func (w *world) perform(s Step) {
 	case StartContainer:
 		w.f.Containers = append(w.f.Containers, Container{
 			ID: fmt.Sprintf("%s-%d", s.Container, s.Attempt), Name: s.Container, SandboxID: s.SandboxID, Attempt: s.Attempt, State: Running,
-			Created: w.now, Started: w.now, Delay: s.Delay, Image: "image", ImageRef: "sha256:1", Hash: w.hash(s.Container),
+			Created: w.now, Started: w.now, Delay: s.Delay, Image: "image", ImageRef: "sha256:1", Hash: w.hash(s.Container), Resources: w.resources(s.Container),
 		})
+	case ResizePod:
+		w.f.Resizing = false
+		for i := range w.f.Containers {
+			c := &w.f.Containers[i]
+			want := w.resources(c.Name)
+			if c.State != Running || c.Resources == nil || want == nil {
+				continue
+			}
+			if slices.ContainsFunc(Changed(*want, *c.Resources), func(n corev1.ResourceName) bool { return RestartsFor(w.spec(c.Name), n) }) {
+				w.f.Resizing = true // it follows by a restart
+				continue
+			}
+			c.Resources = want
+		}
 	case StopContainer:
 		w.exit(s.ID, 137)
 	case RemoveContainer:
@@ -149,13 +173,27 @@ func without[T any](list []T, drop func(T) bool) []T {
 	return out
 }
 
-func (w *world) hash(name string) uint64 {
+func (w *world) spec(name string) *corev1.Container {
 	for _, c := range withInit(w.f.Pod) {
 		if c.Name == name {
-			return Hash(&c)
+			return &c
 		}
 	}
+	return nil
+}
+
+func (w *world) hash(name string) uint64 {
+	if c := w.spec(name); c != nil {
+		return Hash(c)
+	}
 	return 0
+}
+
+func (w *world) resources(name string) *corev1.ResourceRequirements {
+	if c := w.spec(name); c != nil {
+		return c.Resources.DeepCopy()
+	}
+	return nil
 }
 
 // newest returns the newest attempt of a container, by name.
@@ -203,7 +241,8 @@ func (w *world) restartAgent() {
 	pod.Status = w.api
 	w.f = Facts{
 		Pod: pod, Seen: w.now, HostIPs: w.f.HostIPs, Sandboxes: w.f.Sandboxes, Containers: w.f.Containers, Gone: w.f.Gone,
-		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{},
+		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{}, Again: map[string]Again{},
+		Resizing: w.f.Resizing, Resize: w.f.Resize,
 	}
 }
 
@@ -257,6 +296,17 @@ func (w *world) command(line string) {
 		}
 		pod.Generation++
 		w.f.Pod = pod
+	case "resize": // resize NAME CPU: the node agrees
+		pod := w.f.Pod.DeepCopy()
+		for i := range pod.Spec.Containers {
+			if pod.Spec.Containers[i].Name == arg(1) {
+				pod.Spec.Containers[i].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(arg(2))}
+			}
+		}
+		pod.Generation++
+		w.f.Pod, w.f.Resize, w.f.Resizing = pod, nil, true
+	case "defer": // defer REASON: the node does not agree to a change
+		w.f.Resize = &Verdict{Reason: arg(1), Message: "it does not fit"}
 	case "condition": // condition TYPE STATUS
 		pod := w.f.Pod.DeepCopy()
 		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodConditionType(arg(1)), Status: corev1.ConditionStatus(arg(2))})

@@ -441,3 +441,23 @@ func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, _ time.
 	}
 	return []byte(out), nil, nil
 }
+
+// UpdateContainerResources notes the new resources of a running container.
+func (r *Runtime) UpdateContainerResources(ctx context.Context, id string, resources *runtimeapi.ContainerResources) error {
+	r.mu.Lock()
+	c := r.containers[id]
+	r.mu.Unlock()
+	if c == nil {
+		return notFound("container", id)
+	}
+	note := fmt.Sprintf("%s %d cpu %d memory %d", c.Metadata.Name, c.Metadata.Attempt, resources.GetLinux().GetCpuShares(), resources.GetLinux().GetMemoryLimitInBytes())
+	if err := r.begin(ctx, "UpdateContainerResources", 0, note); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return status.Errorf(codes.Unknown, "container is in %s state", c.State)
+	}
+	return nil
+}
