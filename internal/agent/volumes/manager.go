@@ -81,6 +81,8 @@ type podVolumes struct {
 	// live are the volumes with contents that may change: name → when the next
 	// look is due, zero if only a change makes one necessary.
 	live map[string]time.Time
+	// wrong is what was last said to be wrong with a volume.
+	wrong map[string]string
 
 	// refs is what the contents come from, due the earliest of live. Both are
 	// guarded by the manager's mutex.

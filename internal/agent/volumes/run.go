@@ -116,8 +116,26 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) {
 		if _, live := p.live[v.Name]; !live {
 			continue
 		}
-		if _, err := m.contents(ctx, p, layout{root, uid}, v); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "A volume keeps its old contents; it is tried again", "pod", klog.KObj(p.pod), "volume", v.Name, "after", retryAfter)
+		_, err := m.contents(ctx, p, layout{root, uid}, v)
+		if ctx.Err() == nil && p.news(v.Name, err) {
+			klog.FromContext(ctx).Error(err, "A volume keeps its old contents until this is mended", "pod", klog.KObj(p.pod), "volume", v.Name)
 		}
 	}
+}
+
+// news notes what is wrong with a volume, and tells whether it is worth a line: a
+// ConfigMap may well be gone for as long as the pod runs.
+func (p *podVolumes) news(volume string, err error) bool {
+	if err == nil {
+		delete(p.wrong, volume)
+		return false
+	}
+	if p.wrong[volume] == err.Error() {
+		return false
+	}
+	if p.wrong == nil {
+		p.wrong = map[string]string{}
+	}
+	p.wrong[volume] = err.Error()
+	return true
 }

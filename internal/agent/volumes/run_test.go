@@ -278,3 +278,20 @@ func quantity(amount string) int64 {
 	q := resource.MustParse(amount)
 	return q.Value()
 }
+
+func TestWhatIsWrongIsSaidOnce(t *testing.T) {
+	p := &podVolumes{}
+	gone, forbidden := errors.New("not found"), errors.New("forbidden")
+	for i, step := range []struct {
+		volume string
+		err    error
+		want   bool
+	}{
+		{"v", nil, false}, {"v", gone, true}, {"v", gone, false}, {"w", gone, true},
+		{"v", forbidden, true}, {"v", nil, false}, {"v", forbidden, true},
+	} {
+		if got := p.news(step.volume, step.err); got != step.want {
+			t.Errorf("%d: %s with %v is news: %v", i, step.volume, step.err, got)
+		}
+	}
+}
