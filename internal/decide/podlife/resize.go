@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Resources can be changed of a pod that runs:
@@ -199,7 +198,7 @@ func mergedList(to, from corev1.ResourceList) corev1.ResourceList {
 // Grows tells whether the pod would ask for more than it has now.
 func Grows(pod, has *corev1.Pod) bool {
 	return slices.ContainsFunc(resizable, func(name corev1.ResourceName) bool {
-		var want, now resource.Quantity = Request(pod, name), Request(has, name)
+		want, now := Request(pod, name), Request(has, name)
 		return want.Cmp(now) > 0
 	})
 }
