@@ -22,10 +22,13 @@ import (
 	"github.com/everynode/everynode/internal/agent/identity"
 	"github.com/everynode/everynode/internal/agent/images"
 	"github.com/everynode/everynode/internal/agent/logs"
+	"github.com/everynode/everynode/internal/agent/measure"
+	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/agent/network"
 	"github.com/everynode/everynode/internal/agent/node"
 	"github.com/everynode/everynode/internal/agent/objects"
 	"github.com/everynode/everynode/internal/agent/pods"
+	"github.com/everynode/everynode/internal/agent/stats"
 	"github.com/everynode/everynode/internal/agent/streaming"
 	"github.com/everynode/everynode/internal/agent/volumes"
 )
@@ -36,6 +39,7 @@ const apiServerName = "kubernetes"
 func (o Options) identityDir() string { return filepath.Join(o.DataDir, "agent", "pki") }
 func (o Options) podsDir() string     { return filepath.Join(o.DataDir, "pods") }
 func (o Options) imagesDir() string   { return filepath.Join(o.DataDir, "images") }
+func (o Options) cgroupRoot() string  { return "/everynode-" + o.NodeName }
 func (o Options) ipamDir() string     { return filepath.Join(o.DataDir, "cni", "ipam") }
 
 // listenAddress is where the node's own API listens.
@@ -103,11 +107,24 @@ func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connecti
 	if err := p.assemblePods(); err != nil {
 		return nil, err
 	}
-	p.api, err = streaming.New(streaming.Options{
-		Address: o.listenAddress(), NodeName: o.NodeName, Certificate: id.ServingCertificate(), ClientCA: id.CA(),
-		Client: p.client, Pods: p.pods, Runtime: runtime.Runtime,
+	return p, p.assembleAPI()
+}
+
+// assembleAPI makes the node's own API and what it tells of the node.
+func (p *parts) assembleAPI() error {
+	metrics.Register(p.o.NodeName, p.pods.Pods)
+	measured, err := stats.New(stats.Options{
+		NodeName: p.o.NodeName, Machine: measure.New("/"), CgroupRoot: p.o.cgroupRoot(), DataDir: p.o.DataDir, VolumesDir: p.o.podsDir(),
+		Pods: p.pods, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 	})
-	return p, err
+	if err != nil {
+		return err
+	}
+	p.api, err = streaming.New(streaming.Options{
+		Address: p.o.listenAddress(), NodeName: p.o.NodeName, Certificate: p.identity.ServingCertificate(), ClientCA: p.identity.CA(),
+		Client: p.client, Pods: p.pods, Runtime: p.runtime.Runtime, Stats: measured, Config: p.o.kubeletConfiguration(), Healthy: p.pods.Healthy,
+	})
+	return err
 }
 
 func (p *parts) assemblePods() error {
@@ -120,7 +137,7 @@ func (p *parts) assemblePods() error {
 	facts := volumes.Facts{NodeName: p.o.NodeName, HostIPs: []string{p.ip.String()}, Allocatable: p.node.Allocatable()}
 	var err error
 	p.pods, err = pods.New(pods.Options{
-		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: "/everynode-" + p.o.NodeName,
+		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: p.o.cgroupRoot(),
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
 		NodeFacts: func() volumes.Facts { return facts },

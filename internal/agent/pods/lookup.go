@@ -49,6 +49,14 @@ func (m *Manager) Pods() []*corev1.Pod {
 	return list
 }
 
+// Cgroup is the path of a pod's cgroup, below which those of its containers are.
+func (m *Manager) Cgroup(pod *corev1.Pod) string { return m.cgroups.Path(pod) }
+
+// LogDir is the folder of a pod's logs: one folder in it for each container.
+func (m *Manager) LogDir(pod *corev1.Pod) string {
+	return m.podLogDir(pod.Namespace, pod.Name, pod.UID)
+}
+
 // NotFoundError tells that this node does not have what was asked for.
 type NotFoundError struct{ What string }
 

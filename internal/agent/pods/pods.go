@@ -4,6 +4,7 @@ import (
 	"context"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,8 @@ type Manager struct {
 	prober  *probes.Prober
 	memory  int64
 	now     func() time.Time
+	// looked is when relist last went round.
+	looked atomic.Pointer[time.Time]
 	// starts holds a token for each start under way.
 	starts chan struct{}
 	// owners finds the worker of a container.
@@ -217,6 +220,7 @@ func (m *Manager) startLocked(ctx context.Context, w *worker) {
 // forget ends a pod of which nothing is left.
 func (m *Manager) forget(ctx context.Context, w *worker) {
 	m.clean(ctx, w.uid)
+	forgetProbes(w.facts.Pod)
 	m.owners.drop(w)
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/agent/cri"
+	"github.com/everynode/everynode/internal/agent/metrics"
 )
 
 // inventory is what the runtime has of this node's pods.
@@ -87,6 +88,7 @@ func (i inventory) digest(uid types.UID) string {
 // followExits, and all there is where the runtime has no events. No pods, no lists.
 func (m *Manager) relist(ctx context.Context) {
 	before := map[types.UID]string{}
+	var relisted time.Time
 	for {
 		interval := m.o.Relist
 		if m.owners.live.Load() {
@@ -96,6 +98,8 @@ func (m *Manager) relist(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		began := time.Now()
+		m.looked.Store(&began)
 		workers := m.all()
 		if len(workers) == 0 {
 			clear(before)
@@ -105,6 +109,8 @@ func (m *Manager) relist(ctx context.Context) {
 		if err != nil {
 			continue // the workers find out by themselves
 		}
+		metrics.Relisted(relisted, began, time.Now())
+		relisted = began
 		now := map[types.UID]string{}
 		for _, w := range workers {
 			now[w.uid] = inv.digest(w.uid)
@@ -114,6 +120,18 @@ func (m *Manager) relist(ctx context.Context) {
 		}
 		before = now
 	}
+}
+
+// stuckAfter is how long a look at the runtime may take before the agent counts as unhealthy: more
+// than the longest call.
+const stuckAfter = 3 * time.Minute
+
+// Healthy says whether the pods are being looked after.
+func (m *Manager) Healthy() error {
+	if looked := m.looked.Load(); looked != nil && m.now().Sub(*looked) > stuckAfter {
+		return fmt.Errorf("the runtime's containers were last looked at %s ago: it does not answer", m.now().Sub(*looked).Round(time.Second))
+	}
+	return nil
 }
 
 // owners finds the worker that a container or sandbox belongs to. An exit may be

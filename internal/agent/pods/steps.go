@@ -12,6 +12,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
@@ -34,6 +35,12 @@ func (w *worker) begin(ctx context.Context, step podlife.Step, status corev1.Pod
 func (w *worker) finish(ctx context.Context, step podlife.Step, apply func(), err error) {
 	key := step.Key()
 	delete(w.facts.InFlight, key)
+	switch step.Kind {
+	case podlife.RunSandbox:
+		metrics.PodStarted(err)
+	case podlife.StartContainer:
+		metrics.ContainerStarted(err)
+	}
 	if apply != nil {
 		apply()
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/agent/probes"
 	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
@@ -178,6 +179,9 @@ func (w *worker) note(plan podlife.Plan, now time.Time) {
 		before = &w.facts.Pod.Status
 	}
 	w.m.announce(w.facts.Pod, before, &plan.Status)
+	if before.Phase == corev1.PodPending && plan.Status.Phase == corev1.PodRunning {
+		metrics.PodRuns(w.facts.Seen, w.facts.Pod.CreationTimestamp.Time, now)
+	}
 	w.facts.Reported = &plan.Status
 	w.show(&plan.Status)
 }
@@ -231,6 +235,17 @@ func (w *worker) watchProbes(ctx context.Context, plan podlife.Plan) {
 	}
 }
 
+// forgetProbes drops the counts of a pod that is gone.
+func forgetProbes(pod *corev1.Pod) {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if probes.Has(&list[i]) {
+				metrics.Probed{Namespace: pod.Namespace, Pod: pod.Name, UID: pod.UID, Container: list[i].Name}.Forget()
+			}
+		}
+	}
+}
+
 func (w *worker) startProbes(ctx context.Context, id string) {
 	var obs podlife.Container
 	for _, c := range w.facts.Containers {
@@ -244,7 +259,7 @@ func (w *worker) startProbes(ctx context.Context, id string) {
 		return
 	}
 	ctx, w.probes[id] = context.WithCancel(cri.Quiet(ctx))
-	target := probes.Target{Container: c, ID: id, IP: firstOf(w.podIPs()), Started: obs.Started}
+	target := probes.Target{Pod: pod, Container: c, ID: id, IP: firstOf(w.podIPs()), Started: obs.Started}
 	resume := w.resumed(c.Name, id)
 	w.m.running.Go(func() {
 		w.m.prober.Watch(ctx, target, resume, func(p podlife.Probe) {

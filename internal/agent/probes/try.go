@@ -36,6 +36,17 @@ const (
 	unknown
 )
 
+// String is the outcome's name in metrics.
+func (o outcome) String() string {
+	switch o {
+	case success:
+		return "successful"
+	case failure:
+		return "failed"
+	}
+	return "unknown"
+}
+
 // maxOutput is how much of an answer is kept for messages.
 const maxOutput = 10 << 10
 

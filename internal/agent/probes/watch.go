@@ -9,11 +9,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
 // Target is a running container.
 type Target struct {
+	// Pod it is in.
+	Pod       *corev1.Pod
 	Container *corev1.Container
 	// ID in the runtime.
 	ID string
@@ -42,6 +45,10 @@ func Has(c *corev1.Container) bool {
 // a new one that nothing has succeeded yet; it is not reported.
 func (p *Prober) Watch(ctx context.Context, t Target, resume podlife.Probe, report func(podlife.Probe), event Event) {
 	w := &watch{Prober: p, Target: t, report: report, event: event}
+	w.counts.Container = t.Container.Name
+	if t.Pod != nil {
+		w.counts.Namespace, w.counts.Pod, w.counts.UID = t.Pod.Namespace, t.Pod.Name, t.Pod.UID
+	}
 	w.state = podlife.Probe{
 		Started: resume.Started || t.Container.StartupProbe == nil,
 		Ready:   resume.Ready || t.Container.ReadinessProbe == nil,
@@ -60,6 +67,7 @@ type watch struct {
 	Target
 	report func(podlife.Probe)
 	event  Event
+	counts metrics.Probed
 
 	mu    sync.Mutex
 	state podlife.Probe
@@ -141,6 +149,7 @@ func (w *watch) results(ctx context.Context, kind string, spec *corev1.Probe, ea
 			if ctx.Err() != nil {
 				return
 			}
+			w.counts.Count(kind, o.String())
 			now := time.Now()
 			if o == success {
 				eager = false

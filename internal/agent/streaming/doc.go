@@ -1,5 +1,5 @@
 // Package streaming is the node's own API, the one kubelets have: logs, exec, attach, port-forward,
-// the list of pods and metrics, over HTTPS. The API server calls it for kubectl; internal/agent
+// the list of pods, statistics, metrics, health and configuration, over HTTPS. The API server calls it for kubectl; internal/agent
 // runs it.
 //
 // Whoever calls proves who they are by a client certificate of the cluster's CA or a token, and the

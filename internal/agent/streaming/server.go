@@ -16,9 +16,10 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/component-base/metrics/legacyregistry"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 // stopTimeout bounds how long open streams may go on after the end of Run's context.
@@ -32,7 +33,16 @@ type Pods interface {
 	Sandbox(namespace, pod string, uid types.UID) (id string, err error)
 }
 
-// Options of a Server. All fields are required, but Authenticator and Authorizer.
+// Stats measures this node. *stats.Provider is the real one.
+type Stats interface {
+	CPUAndMemory(ctx context.Context) (*statsapi.Summary, error)
+	Summary(ctx context.Context) (*statsapi.Summary, error)
+	ResourceMetrics() http.Handler
+	CAdvisorMetrics() http.Handler
+}
+
+// Options of a Server. All fields are required, but Config, Healthy, LogDir, Authenticator and
+// Authorizer.
 type Options struct {
 	// Address to listen on, such as ":10250".
 	Address  string
@@ -45,6 +55,13 @@ type Options struct {
 	Client  kubernetes.Interface
 	Pods    Pods
 	Runtime internalapi.RuntimeService
+	Stats   Stats
+	// Config is what /configz shows as the kubelet's configuration. None is shown by default.
+	Config *kubeletconfig.KubeletConfiguration
+	// Healthy says why the pods are not being looked after; nil is healthy, and the default.
+	Healthy func() error
+	// LogDir is the machine's folder of logs, /var/log by default.
+	LogDir string
 	// Authenticator and Authorizer replace those made from ClientCA and Client.
 	Authenticator authenticator.Request
 	Authorizer    authorizer.Authorizer
@@ -57,8 +74,8 @@ func (o *Options) Validate() error {
 		return errors.New("streaming: Address and NodeName must be set")
 	case o.Certificate == nil || len(o.ClientCA) == 0:
 		return errors.New("streaming: Certificate and ClientCA must be set")
-	case o.Client == nil || o.Pods == nil || o.Runtime == nil:
-		return errors.New("streaming: Client, Pods and Runtime must be set")
+	case o.Client == nil || o.Pods == nil || o.Runtime == nil || o.Stats == nil:
+		return errors.New("streaming: Client, Pods, Runtime and Stats must be set")
 	}
 	return nil
 }
@@ -74,6 +91,12 @@ type Server struct {
 func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
+	}
+	if o.Healthy == nil {
+		o.Healthy = func() error { return nil }
+	}
+	if o.LogDir == "" {
+		o.LogDir = "/var/log"
 	}
 	clients := x509.NewCertPool()
 	if !clients.AppendCertsFromPEM(o.ClientCA) {
@@ -146,8 +169,8 @@ func (s *Server) routes() http.Handler {
 	handle(s.portForward, "GET /portForward/{namespace}/{pod}", "POST /portForward/{namespace}/{pod}",
 		"GET /portForward/{namespace}/{pod}/{uid}", "POST /portForward/{namespace}/{pod}/{uid}")
 	handle(s.run, "POST /run/{namespace}/{pod}/{container}", "POST /run/{namespace}/{pod}/{uid}/{container}")
-	handle(s.pods, "GET /pods", "GET /pods/", "GET /runningpods/")
-	handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) }, "GET /healthz", "GET /healthz/{check}")
-	mux.Handle("GET /metrics", legacyregistry.Handler())
+	handle(s.pods, "GET /pods", "GET /pods/")
+	handle(s.runningPods, "GET /runningpods", "GET /runningpods/")
+	s.addStatus(mux)
 	return mux
 }

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 	utilexec "k8s.io/utils/exec"
@@ -130,6 +132,7 @@ func (o onePod) Pods() []*corev1.Pod {
 	return []*corev1.Pod{{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u1"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}, {Name: "silent"}}},
+		Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}, {Name: "silent"}}},
 	}}
 }
 
@@ -239,6 +242,7 @@ type fixture struct {
 	ca      *authority
 	runtime *criRuntime
 	log     string
+	sick    atomic.Bool
 }
 
 // start serves, with the rights of reviewer.
@@ -255,6 +259,7 @@ func start(t *testing.T) *fixture {
 	own := f.ca.pair(t, "system:node:n1", net.IPv4(127, 0, 0, 1))
 	s, err := New(Options{
 		Address: address, NodeName: "n1", ClientCA: f.ca.pem(), Client: reviewer(t), Pods: onePod{f.log}, Runtime: f.runtime,
+		Stats: f, Config: &kubeletconfig.KubeletConfiguration{MaxPods: 110}, Healthy: f.healthy, LogDir: filepath.Dir(f.log),
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil },
 	})
 	if err != nil {
@@ -353,6 +358,10 @@ func TestAccess(t *testing.T) {
 		{name: "a certificate", path: "/pods", cert: f.ca.pair(t, "admin"), want: 200},
 		{name: "without rights", path: "/pods", cert: f.ca.pair(t, "other"), want: 403},
 		{name: "rights for metrics", path: "/metrics", cert: f.ca.pair(t, "viewer"), want: 200},
+		{name: "of all kinds", path: "/metrics/resource", cert: f.ca.pair(t, "viewer"), want: 200},
+		{name: "but not for statistics", path: "/stats/summary", cert: f.ca.pair(t, "viewer"), want: 403},
+		{name: "metrics without rights", path: "/metrics/cadvisor", cert: f.ca.pair(t, "other"), want: 403},
+		{name: "metrics for nobody", path: "/metrics", want: 401},
 		{name: "and nothing else", path: "/healthz", cert: f.ca.pair(t, "viewer"), want: 403},
 		{name: "health", path: "/healthz", cert: f.ca.pair(t, "admin"), want: 200},
 		{name: "an unknown path", path: "/nothing", cert: f.ca.pair(t, "admin"), want: 404},
@@ -550,7 +559,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	s, err := New(Options{
-		Address: l.Addr().String(), NodeName: "n1", ClientCA: newAuthority(t).pem(), Client: reviewer(t), Pods: onePod{}, Runtime: &criRuntime{},
+		Address: l.Addr().String(), NodeName: "n1", ClientCA: newAuthority(t).pem(), Client: reviewer(t), Pods: onePod{}, Runtime: &criRuntime{}, Stats: &fixture{},
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") },
 	})
 	if err != nil {

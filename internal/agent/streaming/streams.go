@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/proxy"
@@ -168,6 +169,29 @@ func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
 	for _, pod := range s.o.Pods.Pods() {
 		list.Items = append(list.Items, *pod)
 	}
+	writePods(w, list)
+}
+
+// runningPods lists what runs: names of pods, and of their running containers.
+func (s *Server) runningPods(w http.ResponseWriter, _ *http.Request) {
+	list := &corev1.PodList{}
+	for _, pod := range s.o.Pods.Pods() {
+		short := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}}
+		for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses} {
+			for i := range statuses {
+				if statuses[i].State.Running != nil {
+					short.Spec.Containers = append(short.Spec.Containers, corev1.Container{Name: statuses[i].Name, Image: statuses[i].ImageID})
+				}
+			}
+		}
+		if len(short.Spec.Containers) > 0 {
+			list.Items = append(list.Items, short)
+		}
+	}
+	writePods(w, list)
+}
+
+func writePods(w http.ResponseWriter, list *corev1.PodList) {
 	data, err := runtime.Encode(scheme.Codecs.LegacyCodec(corev1.SchemeGroupVersion), list)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
