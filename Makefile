@@ -15,7 +15,7 @@ LDFLAGS    := -X github.com/everynode/everynode/internal/cli.version=$(VERSION) 
 	$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36 $(STAMP).gitCommit=$(COMMIT) $(STAMP).gitTreeState=clean
 STRIP      := -s -w
 
-.PHONY: help build up down test lint unit e2e soak bench bench-upstream packages toolchain clean
+.PHONY: help build up down test lint unit e2e soak bench bench-upstream packages test-packages toolchain clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -30,7 +30,7 @@ down: ## stop it and leave nothing running; the data stays (as root)
 build: toolchain ## build bin/everynode
 	@$(GO) build -ldflags "$(STRIP) $(LDFLAGS)" -o bin/everynode ./cmd/everynode
 
-test: packages build bin/kubectl lint unit e2e ## lint, unit tests and end-to-end tests (as root)
+test: test-packages build bin/kubectl lint unit e2e ## lint, unit tests and end-to-end tests (as root)
 
 lint: toolchain ## the linters of .golangci.yml
 	@echo "lint: golangci-lint (its first build takes some minutes)"
@@ -61,6 +61,9 @@ bin/kubectl: go.mod | toolchain
 
 packages: ## install what is missing of containerd, runc, CNI plugins, iptables
 	@scripts/packages.sh
+
+test-packages: ## install what the tests need besides
+	@scripts/packages.sh test
 
 toolchain:
 	@command -v $(GO) >/dev/null || { echo "make: Go is missing: install Go 1.26 or later (https://go.dev/dl) and put it on PATH" >&2; exit 1; }

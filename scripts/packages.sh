@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what everynode needs on a node and is not there yet, from Debian's packages.
+# Installs what everynode needs on a node and is not there yet, from Debian's packages; with the
+# argument "test", what its tests need too.
 set -euo pipefail
 
 missing=()
@@ -18,6 +19,10 @@ need iptables iptables
 need iproute2 ip
 need curl curl
 need ca-certificates /etc/ssl/certs/ca-certificates.crt
+if [ "${1:-}" = test ]; then
+	need systemd /lib/systemd/systemd # the services' tests run one in namespaces of their own
+	need util-linux nsenter
+fi
 
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ]; then

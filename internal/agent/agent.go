@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
@@ -63,6 +64,10 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	klog.FromContext(ctx).Info("Agent assembled", "node", o.NodeName, "nodeIP", ip, "server", o.Server, "runtime", runtime.Name+"://"+runtime.Version, "after", time.Since(begun).Round(time.Millisecond))
+	// Under systemd, what waits for this service waits for a node that has joined.
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		klog.FromContext(ctx).Info("Telling systemd failed", "err", err)
+	}
 	return parts.run(ctx)
 }
 

@@ -38,19 +38,7 @@ Image archives in DIR/images/*.tar are imported at start.`,
 		Args: noArguments,
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&o.Server, "server", "", "URL of the API server, https://HOST:PORT")
-	fs.StringVar(&o.TokenFile, "token-file", "", "file with the join token; not needed once this machine has joined")
-	fs.StringVar(&o.DataDir, "data-dir", agent.DefaultDataDir, "where the node's identity, volumes and image archives are")
-	fs.StringVar(&o.RuntimeEndpoint, "runtime-endpoint", agent.DefaultRuntimeEndpoint, "socket of the container runtime (CRI)")
-	fs.StringVar(&o.CNIConfDir, "cni-conf-dir", agent.DefaultCNIConfDir, "directory from which the runtime reads its network configuration; the node's is written there")
-	fs.BoolVar(&o.ListenLoopbackOnly, "listen-loopback-only", false, "serve logs and exec to a server on this machine only")
-	fs.IntVar(&o.ListenPort, "listen-port", agent.DefaultListenPort, "port on which logs and exec are served")
-	fs.StringVar(&o.ClusterCIDR, "cluster-cidr", agent.DefaultClusterCIDR, "range of all pods' addresses")
-	fs.StringVar(&o.APIServiceIP, "api-service-ip", agent.DefaultAPIServiceIP, "address of the Service default/kubernetes")
-	for _, name := range []string{"listen-loopback-only", "cluster-cidr", "api-service-ip"} {
-		_ = fs.MarkHidden(name) // it exists
-	}
-	configFile := agentFlags(fs, &o)
+	configFile := addAgentFlags(fs, &o)
 	verbosity := addVerbosity(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := configure(fs, &o, *configFile); err != nil {
@@ -70,6 +58,24 @@ Image archives in DIR/images/*.tar are imported at start.`,
 		return agent.Run(cmd.Context(), o)
 	}
 	return cmd
+}
+
+// addAgentFlags adds the flags of a node that runs alone, and returns where the name of the
+// configuration file is to be.
+func addAgentFlags(fs *pflag.FlagSet, o *agent.Options) (configFile *string) {
+	fs.StringVar(&o.Server, "server", "", "URL of the API server, https://HOST:PORT")
+	fs.StringVar(&o.TokenFile, "token-file", "", "file with the join token; not needed once this machine has joined")
+	fs.StringVar(&o.DataDir, "data-dir", agent.DefaultDataDir, "where the node's identity, volumes and image archives are")
+	fs.StringVar(&o.RuntimeEndpoint, "runtime-endpoint", agent.DefaultRuntimeEndpoint, "socket of the container runtime (CRI)")
+	fs.StringVar(&o.CNIConfDir, "cni-conf-dir", agent.DefaultCNIConfDir, "directory from which the runtime reads its network configuration; the node's is written there")
+	fs.BoolVar(&o.ListenLoopbackOnly, "listen-loopback-only", false, "serve logs and exec to a server on this machine only")
+	fs.IntVar(&o.ListenPort, "listen-port", agent.DefaultListenPort, "port on which logs and exec are served")
+	fs.StringVar(&o.ClusterCIDR, "cluster-cidr", agent.DefaultClusterCIDR, "range of all pods' addresses")
+	fs.StringVar(&o.APIServiceIP, "api-service-ip", agent.DefaultAPIServiceIP, "address of the Service default/kubernetes")
+	for _, name := range []string{"listen-loopback-only", "cluster-cidr", "api-service-ip"} {
+		_ = fs.MarkHidden(name) // it exists
+	}
+	return agentFlags(fs, o)
 }
 
 // agentFlags adds the flags that `agent` and `up` share, and returns where the name of the

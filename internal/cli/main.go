@@ -135,7 +135,7 @@ func newRoot() *cobra.Command {
 		&cobra.Group{ID: "parts", Title: "The parts, each by itself:"},
 	)
 	root.AddCommand(
-		newUp(), newDown(),
+		newUp(), newDown(), newInstall(), newUninstall(),
 		newKubectl(), newWhy(false), newPlan(false), newSimulate(), newToken(),
 		newServer(), newAgent(),
 		newVersion(), newSupervise(),

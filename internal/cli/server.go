@@ -32,13 +32,8 @@ machines to join with. A server on a loopback address is for this machine only.`
     --etcd-cafile ca.crt --etcd-certfile client.crt --etcd-keyfile client.key`,
 		Args: noArguments,
 	}
-	fs := cmd.Flags()
-	serverFlags(fs, &o)
-	fs.StringVar(&o.DataDir, "data-dir", layout.DefaultDataDir, "where the data, the keys, admin.kubeconfig and join-token are")
-	fs.StringSliceVar(&o.AlsoListen, "also-listen", nil, "further ADDRESS:PORT, which may appear later")
-	fs.StringVar(&o.AdvertiseAddress, "advertise-address", "", "address at which nodes and pods reach this server (default: that of --listen)")
-	_ = fs.MarkHidden("also-listen") // it exists
-	verbosity := addVerbosity(fs)
+	addServerFlags(cmd.Flags(), &o)
+	verbosity := addVerbosity(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.Validate(); err != nil {
 			return asUsage(err)
@@ -50,6 +45,15 @@ machines to join with. A server on a loopback address is for this machine only.`
 		return server.Run(cmd.Context(), o)
 	}
 	return cmd
+}
+
+// addServerFlags adds the flags of a control plane that runs alone.
+func addServerFlags(fs *pflag.FlagSet, o *server.Options) {
+	serverFlags(fs, o)
+	fs.StringVar(&o.DataDir, "data-dir", layout.DefaultDataDir, "where the data, the keys, admin.kubeconfig and join-token are")
+	fs.StringSliceVar(&o.AlsoListen, "also-listen", nil, "further ADDRESS:PORT, which may appear later")
+	fs.StringVar(&o.AdvertiseAddress, "advertise-address", "", "address at which nodes and pods reach this server (default: that of --listen)")
+	_ = fs.MarkHidden("also-listen") // it exists
 }
 
 // serverFlags adds the flags that `server` and `up` share.

@@ -156,8 +156,21 @@ var cniBinDirs = []string{"/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"}
 
 var cniPlugins = []string{"bridge", "host-local", "loopback", "portmap"}
 
+// MissingError is what a machine lacks to run containers.
+type MissingError struct {
+	// What are the missing programs and plugins.
+	What []string
+	// Packages of Debian have them.
+	Packages []string
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("not on this machine: %s; install them first, on Debian with `apt-get install %s`",
+		strings.Join(e.What, ", "), strings.Join(e.Packages, " "))
+}
+
 // FindTools looks for containerd, runc, iptables and the CNI plugins and says, for all that are
-// missing at once, which packages have them.
+// missing at once, which packages have them (MissingError).
 func FindTools() (Tools, error) {
 	return findTools(append(filepath.SplitList(os.Getenv("PATH")), searchPath...), cniBinDirs)
 }
@@ -182,8 +195,7 @@ func findTools(path, cniDirs []string) (Tools, error) {
 		packages = append(packages, "containernetworking-plugins")
 	}
 	if len(missing) > 0 {
-		return t, fmt.Errorf("not on this machine: %s; install them first, on Debian with `apt-get install %s`",
-			strings.Join(missing, ", "), strings.Join(unique(packages), " "))
+		return t, &MissingError{What: missing, Packages: unique(packages)}
 	}
 	return t, nil
 }

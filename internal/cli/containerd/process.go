@@ -69,14 +69,19 @@ func Ready(ctx context.Context, l layout.Layout) error {
 }
 
 func connect(ctx context.Context, l layout.Layout) (internalapi.RuntimeService, error) {
+	return ConnectTo(ctx, l.RuntimeEndpoint())
+}
+
+// ConnectTo connects to the runtime at an endpoint, unix:///PATH, if it is there and ready.
+func ConnectTo(ctx context.Context, endpoint string) (internalapi.RuntimeService, error) {
 	// Without this look, gRPC would wait for the socket to appear, with a back-off of seconds, and
 	// log each time that it does not.
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", l.ContainerdSocket())
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", strings.TrimPrefix(endpoint, "unix://"))
 	if err != nil {
 		return nil, err
 	}
 	_ = conn.Close()
-	runtime, err := cri.NewRemoteRuntimeService(ctx, l.RuntimeEndpoint(), 3*time.Second, noop.NewTracerProvider(), false)
+	runtime, err := cri.NewRemoteRuntimeService(ctx, endpoint, 3*time.Second, noop.NewTracerProvider(), false)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/everynode/everynode/internal/apiserver/tokens"
 	"github.com/everynode/everynode/internal/cli/footprint"
 	"github.com/everynode/everynode/internal/cli/layout"
+	"github.com/everynode/everynode/internal/cli/systemd"
 	"github.com/everynode/everynode/internal/controllers"
 	"github.com/everynode/everynode/internal/controllers/election"
 	"github.com/everynode/everynode/internal/scheduler"
@@ -36,6 +37,7 @@ const ledGrace = time.Second
 
 // Run is the server, from its options to the end of ctx. It stops within five seconds of that.
 func Run(ctx context.Context, o Options) error {
+	notifyReady := systemd.TakeNotification()
 	set, err := o.settle()
 	if err != nil {
 		return err
@@ -68,7 +70,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	return (&controlPlane{options: o, settings: set, bundle: bundle, api: api}).run(ctx)
+	return (&controlPlane{options: o, settings: set, bundle: bundle, api: api, notifyReady: notifyReady}).run(ctx)
 }
 
 // controlPlane is a server whose parts exist and do not run yet.
@@ -77,6 +79,8 @@ type controlPlane struct {
 	settings *settings
 	bundle   *pki.Bundle
 	api      *apiserver.Server
+	// notifyReady tells whoever started the server that it can be used.
+	notifyReady func() error
 }
 
 // run runs the parts. The first one to fail ends all; at the end the API stops after what uses it,
@@ -126,6 +130,9 @@ func (c *controlPlane) publishKubeconfig(ctx context.Context, l layout.Layout) e
 		return err
 	}
 	klog.InfoS("Server ready", "url", url, "kubeconfig", l.AdminKubeconfig())
+	if err := c.notifyReady(); err != nil {
+		klog.ErrorS(err, "Telling systemd that the server is ready")
+	}
 	return nil
 }
 

@@ -38,6 +38,21 @@ func Pods(ctx context.Context, l layout.Layout) (int, error) {
 		return 0, err
 	}
 	defer release()
+	return removePods(ctx, l, runtime)
+}
+
+// PodsOf stops and removes all pods of the runtime at an endpoint, which somebody else runs. A
+// runtime that does not answer is an error.
+func PodsOf(ctx context.Context, l layout.Layout, endpoint string) (int, error) {
+	runtime, err := containerd.ConnectTo(ctx, endpoint)
+	if err != nil {
+		return 0, fmt.Errorf("the container runtime at %s: %w; its pods were not removed", endpoint, err)
+	}
+	defer func() { _ = runtime.Close(ctx) }()
+	return removePods(ctx, l, runtime)
+}
+
+func removePods(ctx context.Context, l layout.Layout, runtime internalapi.RuntimeService) (int, error) {
 	sandboxes, err := runtime.ListPodSandbox(ctx, nil)
 	if err != nil {
 		return 0, fmt.Errorf("listing the pods of the runtime: %w", err)
