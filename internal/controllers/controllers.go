@@ -34,6 +34,8 @@ type Options struct {
 	// Writer takes the DaemonSet controller's writes straight to the registries; nil writes
 	// through the API.
 	Writer daemonset.Writer
+	// Room is the ledger of the nodes' room, which the scheduler asks too; nil when none does.
+	Room *daemonset.Room
 	// Ranges takes the nodes' ranges straight to the registry; nil writes them through the API.
 	Ranges housekeeping.RangeWriter
 
@@ -172,7 +174,7 @@ func newDaemonSet(o Options, b record.EventBroadcaster) (*daemonset.Controller, 
 		return nil, err
 	}
 	return daemonset.New(daemonset.Options{
-		Client: client, Informers: o.Informers, Writer: o.Writer,
+		Client: client, Informers: o.Informers, Writer: o.Writer, Room: o.Room,
 		Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}),
 	})
 }

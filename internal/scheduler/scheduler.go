@@ -14,6 +14,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/names"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	"k8s.io/kubernetes/pkg/scheduler/profile"
 )
 
@@ -27,6 +28,9 @@ type Options struct {
 	// Informers are shared with the controllers (controllers.NewInformers); the scheduler adds its
 	// handlers and starts what is not started.
 	Informers informers.SharedInformerFactory
+	// Room is the ledger that the DaemonSet controller promises the nodes' room by; nil when the scheduler is the only
+	// one who places pods.
+	Room Room
 }
 
 // Validate tells what is missing.
@@ -60,16 +64,21 @@ func New(ctx context.Context, o Options) (*Scheduler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of the scheduler: %w", err)
 	}
-	return newScheduler(ctx, client, o.Informers)
+	return newScheduler(ctx, client, o.Informers, o.Room)
 }
 
-func newScheduler(ctx context.Context, client kubernetes.Interface, shared informers.SharedInformerFactory) (*Scheduler, error) {
-	profiles, err := profiles()
+func newScheduler(ctx context.Context, client kubernetes.Interface, shared informers.SharedInformerFactory, room Room) (*Scheduler, error) {
+	profiles, err := profiles(room != nil)
 	if err != nil {
 		return nil, fmt.Errorf("scheduler: default profile: %w", err)
 	}
 	b := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
-	s, err := upstream.New(ctx, client, view{shared}, nil, profile.NewRecorderFactory(b), upstream.WithProfiles(profiles...))
+	plugins := frameworkruntime.Registry{}
+	if room != nil {
+		plugins[roomName] = sharedRoomFactory(room)
+	}
+	s, err := upstream.New(ctx, client, view{shared}, nil, profile.NewRecorderFactory(b),
+		upstream.WithProfiles(profiles...), upstream.WithFrameworkOutOfTreeRegistry(plugins))
 	if err != nil {
 		b.Shutdown()
 		return nil, fmt.Errorf("scheduler: %w", err)
@@ -77,11 +86,11 @@ func newScheduler(ctx context.Context, client kubernetes.Interface, shared infor
 	return &Scheduler{informers: shared, broadcaster: b, upstream: s}, nil
 }
 
-// profiles is upstream's default profile, but for one step. A pod whose resource claim does not
+// profiles is upstream's default profile, with the shared room, but for one step. A pod whose resource claim does not
 // exist is held back before it enters the queue, where nothing is said about it, until the claim
 // appears. Claims are not served, so it never does; without the step, the pod is tried, and a
 // FailedScheduling event names the claim.
-func profiles() ([]config.KubeSchedulerProfile, error) {
+func profiles(shareRoom bool) ([]config.KubeSchedulerProfile, error) {
 	c, err := latest.Default()
 	if err != nil {
 		return nil, err
@@ -89,6 +98,10 @@ func profiles() ([]config.KubeSchedulerProfile, error) {
 	for i := range c.Profiles {
 		before := &c.Profiles[i].Plugins.PreEnqueue
 		before.Disabled = append(before.Disabled, config.Plugin{Name: names.DynamicResources})
+		if shareRoom {
+			all := &c.Profiles[i].Plugins.MultiPoint
+			all.Enabled = append(all.Enabled, config.Plugin{Name: roomName})
+		}
 	}
 	return c.Profiles, nil
 }

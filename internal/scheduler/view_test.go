@@ -109,7 +109,7 @@ func TestTombstonesPassByTheirLastState(t *testing.T) {
 }
 
 func TestProfileIsTheDefaultOne(t *testing.T) {
-	p, err := profiles()
+	p, err := profiles(true)
 	if err != nil || len(p) != 1 || p[0].SchedulerName != corev1.DefaultSchedulerName {
 		t.Fatalf("%v, %v", p, err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/everynode/everynode/internal/cli/layout"
 	"github.com/everynode/everynode/internal/cli/systemd"
 	"github.com/everynode/everynode/internal/controllers"
+	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/election"
 	"github.com/everynode/everynode/internal/scheduler"
 	"github.com/everynode/everynode/internal/store"
@@ -169,16 +170,19 @@ func (c *controlPlane) lead(term, life context.Context) error {
 		return err
 	}
 	defer informers.Shutdown()
+	room := daemonset.NewRoom()
 	group, ctx := errgroup.WithContext(term)
 	group.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
-			Config: config, Informers: informers, Writer: c.api.Writer(), Ranges: c.api.Writer(),
+			Config: config, Informers: informers, Writer: c.api.Writer(), Ranges: c.api.Writer(), Room: room,
 			CAFile: c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
 			ClusterCIDR: c.settings.clusterCIDR, ServiceCIDR: c.settings.serviceCIDR,
 			NodeCIDRMaskSize: c.options.NodeCIDRMaskSize, NodeMonitorGracePeriod: c.options.NodeMonitorGracePeriod,
 		})
 	})
-	group.Go(func() error { return scheduler.Run(ctx, scheduler.Options{Config: config, Informers: informers}) })
+	group.Go(func() error {
+		return scheduler.Run(ctx, scheduler.Options{Config: config, Informers: informers, Room: room})
+	})
 	return group.Wait()
 }
 

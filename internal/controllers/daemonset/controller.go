@@ -28,7 +28,7 @@ type Controller struct {
 	namespaces map[string]map[types.UID]*daemon
 	queue      []*daemon // to be asked for work, in turn
 	nodes      map[string]*placement.Node
-	ledger     *placement.Ledger
+	ledger     *placement.Ledger                    // within Options.Room, which is held while the loop does anything
 	orphans    map[string]map[string]*corev1.Pod    // by namespace and name: pods without a controller
 	parked     map[types.UID]map[string]*corev1.Pod // by owner: pods whose DaemonSet is not managed (yet)
 	revisions  revisionIndex
@@ -74,7 +74,7 @@ func (c *Controller) reset(ctx context.Context) {
 	c.namespaces = map[string]map[types.UID]*daemon{}
 	c.queue = nil
 	c.nodes = map[string]*placement.Node{}
-	c.ledger = placement.NewLedger()
+	c.ledger = c.o.Room.reset()
 	c.orphans = map[string]map[string]*corev1.Pod{}
 	c.parked = map[types.UID]map[string]*corev1.Pod{}
 	c.revisions = newRevisionIndex()
@@ -114,7 +114,7 @@ func (c *Controller) loop(ctx context.Context) {
 		case <-c.inbox.arrived:
 		}
 		for _, f := range c.inbox.take() {
-			f()
+			c.o.Room.hold(f)
 		}
 		if c.acting {
 			c.step(ctx)
@@ -153,14 +153,19 @@ func (c *Controller) step(ctx context.Context) {
 		if d.set == nil || c.sets[d.ds.UID] != d {
 			continue
 		}
-		actions := d.set.Next(now, room)
-		d.wakeUp = actions.WakeUp
-		c.perform(ctx, d, &actions)
-		if actions.More {
-			c.enqueue(d)
-		}
-		c.prune(d)
+		c.o.Room.hold(func() { c.ask(ctx, d, now, room) })
 	}
+}
+
+// ask starts what a machine wants done.
+func (c *Controller) ask(ctx context.Context, d *daemon, now time.Time, room int) {
+	actions := d.set.Next(now, room)
+	d.wakeUp = actions.WakeUp
+	c.perform(ctx, d, &actions)
+	if actions.More {
+		c.enqueue(d)
+	}
+	c.prune(d)
 }
 
 // enqueue notes that the DaemonSet may have work.

@@ -18,6 +18,8 @@ type Options struct {
 	Informers informers.SharedInformerFactory
 	// Writer performs pod and status writes. Default: ClientWriter{Client}.
 	Writer Writer
+	// Room is the ledger of the nodes' room, for who shares it. Default: one of the controller's own.
+	Room *Room
 	// Recorder takes the events that users see in kubectl describe. Default: events are dropped.
 	Recorder record.EventRecorder
 	// Parallelism bounds the writes in flight at any moment. Default 64.
@@ -49,6 +51,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Recorder == nil {
 		o.Recorder = &record.FakeRecorder{} // no channel: drops
+	}
+	if o.Room == nil {
+		o.Room = NewRoom()
 	}
 	if o.Parallelism == 0 {
 		o.Parallelism = 64

@@ -112,6 +112,16 @@ type Demand struct {
 	Ports []Port
 }
 
+// Clashes returns the first host port that both ask for.
+func (d *Demand) Clashes(o *Demand) (Port, bool) {
+	for _, p := range d.Ports {
+		if slices.ContainsFunc(o.Ports, p.clash) {
+			return p, true
+		}
+	}
+	return Port{}, false
+}
+
 // DemandOf adds up a pod's requests as the scheduler does (init containers and sidecars, pod-level requests,
 // overhead), and its host ports.
 func DemandOf(spec *corev1.PodSpec) *Demand {

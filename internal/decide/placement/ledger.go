@@ -9,7 +9,7 @@ import (
 )
 
 // Ledger keeps what every node has left. Two kinds of entries take room: pods that are bound to the node, and
-// reservations, which are our own writes that no watch has shown yet. A pod's entry replaces a reservation of
+// promises, which are our own writes that no watch has shown yet. A pod's entry replaces a promise of
 // the same name, so nothing is counted twice.
 //
 // Every method costs the same whatever the number of nodes. A Ledger is not safe for concurrent use.
@@ -18,6 +18,7 @@ type Ledger struct {
 	entries  map[string]entry // by pod key
 
 	repellers repellers
+	freed     uint64
 }
 
 // account is one node. It may exist before its node does: pods can be seen first.
@@ -27,12 +28,16 @@ type account struct {
 	used  Resources
 	pods  int64
 	ports map[Port][]string // the keys of the pods that asked for it, in that order: the first holds it
+	// promised are the keys of the entries that no watch has shown; nil when there are none.
+	promised map[string]*Demand
 }
 
 type entry struct {
 	account *account
 	demand  *Demand
 }
+
+func (e entry) promised(key string) bool { return e.account.promised[key] != nil }
 
 // NewLedger returns an empty ledger.
 func NewLedger() *Ledger {
@@ -54,26 +59,77 @@ func (l *Ledger) RemoveNode(name string) {
 }
 
 // SetPod enters what is known of a pod: it takes room while it is bound and not over. Unbound pods take none,
-// unless they were reserved for.
+// unless they are promised some.
 func (l *Ledger) SetPod(p *corev1.Pod) {
 	key := PodKey(p.Namespace, p.Name)
-	over := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
-	if over || p.Spec.NodeName == "" {
+	e, known := l.entries[key]
+	switch over := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed; {
+	case over:
 		l.Remove(key)
 		return
+	case p.Spec.NodeName == "":
+		if known && !e.promised(key) {
+			l.Remove(key)
+		}
+		return
 	}
-	if e, ok := l.entries[key]; ok && e.account == l.accounts[p.Spec.NodeName] && !resized(p) {
+	if known && e.account == l.accounts[p.Spec.NodeName] && !resized(p) {
+		if e.promised(key) {
+			e.account.keep(key)
+			l.repellers.set(key, p)
+		}
 		return // nothing that it takes has changed: the spec's requests are immutable
 	}
-	l.Reserve(key, p.Spec.NodeName, DemandOf(&p.Spec))
+	l.enter(key, p.Spec.NodeName, DemandOf(&p.Spec))
 	l.repellers.set(key, p)
 }
 
 // resized says whether a running pod's requests may have changed in place.
 func resized(p *corev1.Pod) bool { return p.Generation > 1 }
 
-// Reserve enters the room of a pod that is about to be created, or replaces its entry.
+// Reserve promises room to a pod that is about to be created or bound; it replaces the pod's entry.
 func (l *Ledger) Reserve(key, node string, d *Demand) {
+	a := l.enter(key, node, d)
+	if a.promised == nil {
+		a.promised = map[string]*Demand{}
+	}
+	a.promised[key] = d
+}
+
+// Release takes a promise back. Of a pod that has been seen bound meanwhile the entry stays.
+func (l *Ledger) Release(key string) {
+	if e, ok := l.entries[key]; ok && e.promised(key) {
+		l.Remove(key)
+	}
+}
+
+// Outstanding adds up the promises on a node that have not become pods which the asker counts already.
+func (l *Ledger) Outstanding(node string, counted func(key string) bool) (d Demand, pods int64) {
+	a := l.accounts[node]
+	if a == nil {
+		return d, 0
+	}
+	for key, p := range a.promised {
+		if !counted(key) {
+			d.add(&p.Resources, 1)
+			d.Ports = append(d.Ports, p.Ports...)
+			pods++
+		}
+	}
+	return d, pods
+}
+
+// Knows says whether a node of that name has been entered.
+func (l *Ledger) Knows(node string) bool {
+	a := l.accounts[node]
+	return a != nil && a.node != nil
+}
+
+// Freed counts how often an entry has been taken out: whoever was refused may try again when it has changed.
+func (l *Ledger) Freed() uint64 { return l.freed }
+
+// enter makes an entry, or replaces it.
+func (l *Ledger) enter(key, node string, d *Demand) *account {
 	l.Remove(key)
 	a := l.account(node)
 	l.entries[key] = entry{account: a, demand: d}
@@ -85,16 +141,19 @@ func (l *Ledger) Reserve(key, node string, d *Demand) {
 		}
 		a.ports[p] = append(a.ports[p], key)
 	}
+	return a
 }
 
-// Remove takes a pod's or a reservation's entry out. Unknown keys are ignored.
+// Remove takes a pod's or a promise's entry out. Unknown keys are ignored.
 func (l *Ledger) Remove(key string) {
 	e, ok := l.entries[key]
 	if !ok {
 		return
 	}
 	delete(l.entries, key)
+	l.freed++
 	l.repellers.remove(key)
+	e.account.keep(key)
 	e.account.used.add(&e.demand.Resources, -1)
 	e.account.pods--
 	for _, p := range e.demand.Ports {
@@ -189,6 +248,13 @@ func (a *account) holder(p Port) string {
 		}
 	}
 	return by
+}
+
+// keep ends a promise: it has been kept, or is void.
+func (a *account) keep(key string) {
+	if delete(a.promised, key); len(a.promised) == 0 {
+		a.promised = nil
+	}
 }
 
 // account finds or opens a node's account.

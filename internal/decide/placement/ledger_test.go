@@ -181,3 +181,82 @@ func TestRepels(t *testing.T) {
 		})
 	}
 }
+
+// A promise counts until its pod is seen, is then the pod's own entry, and can be taken back only before.
+func TestPromises(t *testing.T) {
+	const key = "ops/web"
+	d := DemandOf(&corev1.PodSpec{Containers: []corev1.Container{container("1500m", 9100)}})
+	pod := boundPod("web", container("1500m", 9100))
+	unbound := boundPod("web", container("1500m", 9100))
+	unbound.Spec.NodeName = ""
+	ended := boundPod("web", container("1500m", 9100))
+	ended.Status.Phase = corev1.PodFailed
+	ignored := func(string) bool { return false }
+	for _, tc := range []struct {
+		name        string
+		then        func(*Ledger)
+		outstanding int64
+		fits        bool
+	}{
+		{"nothing more", func(*Ledger) {}, 1, false},
+		{"seen, not bound yet", func(l *Ledger) { l.SetPod(unbound) }, 1, false},
+		{"seen bound", func(l *Ledger) { l.SetPod(pod) }, 0, false},
+		{"seen bound, then taken back", func(l *Ledger) { l.SetPod(pod); l.Release(key) }, 0, false},
+		{"taken back", func(l *Ledger) { l.Release(key) }, 0, true},
+		{"seen ended", func(l *Ledger) { l.SetPod(ended) }, 0, true},
+		{"removed", func(l *Ledger) { l.Remove(key) }, 0, true},
+		{"seen bound, then unbound in its place", func(l *Ledger) { l.SetPod(pod); l.SetPod(unbound) }, 0, true},
+		{"given anew", func(l *Ledger) { l.Reserve(key, "n1", d) }, 1, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := NewLedger()
+			l.SetNode(NodeOf(node(nil))) // 2 CPUs
+			l.Reserve(key, "n1", d)
+			before := l.Freed()
+			tc.then(l)
+			got, pods := l.Outstanding("n1", ignored)
+			if pods != tc.outstanding || got.MilliCPU != 1500*tc.outstanding || len(got.Ports) != int(tc.outstanding) {
+				t.Errorf("outstanding: %d pods, %+v; want %d", pods, got, tc.outstanding)
+			}
+			if _, pods := l.Outstanding("n1", func(k string) bool { return k == key }); pods != 0 {
+				t.Error("a promise to a pod that the asker counts is counted twice")
+			}
+			if fits := l.Fits("n1", d); fits != tc.fits {
+				t.Errorf("fits: %v, want %v", fits, tc.fits)
+			}
+			if tc.fits && l.Freed() == before {
+				t.Error("room was freed and nobody can tell")
+			}
+		})
+	}
+	if NewLedger().Knows("n1") {
+		t.Error("an empty ledger knows a node")
+	}
+}
+
+// A pod that was promised its room repels others like any, once it is seen.
+func TestPromisedPodsRepel(t *testing.T) {
+	l := NewLedger()
+	l.SetNode(NodeOf(node(nil)))
+	p := boundPod("web", container("100m"))
+	p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+		{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "x"}}}}}}
+	l.Reserve("ops/web", "n1", DemandOf(&p.Spec))
+	before := l.RepelVersion()
+	l.SetPod(p)
+	if l.RepelVersion() == before {
+		t.Error("the pod's anti-affinity is not known")
+	}
+}
+
+func TestClashes(t *testing.T) {
+	ask := func(ports ...int32) *Demand {
+		return DemandOf(&corev1.PodSpec{Containers: []corev1.Container{container("0", ports...)}})
+	}
+	if p, is := ask(80, 443).Clashes(ask(8443, 443)); !is || p.Number != 443 {
+		t.Errorf("443 and 443: %v %v", p, is)
+	}
+	if p, is := ask(80).Clashes(ask(443)); is {
+		t.Errorf("80 and 443 clash on %v", p)
+	}
+}
