@@ -141,6 +141,7 @@ func (p *parts) assemblePods() error {
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
 		NodeFacts: func() volumes.Facts { return facts },
+		Node:      p.node.Current,
 		DNS:       network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
 		RuntimeHandler: p.runtimeHandler,
 	})

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/objects"
 	"github.com/everynode/everynode/internal/agent/volumes"
+	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
 // Volumes makes the volumes of pods. *volumes.Manager is the real one.
@@ -59,6 +61,13 @@ type Options struct {
 	Services func() []*corev1.Service
 	// NodeFacts are this node's name, addresses and allocatable resources.
 	NodeFacts func() volumes.Facts
+	// Node is this node as the API has it, or nil if that is not known (yet). Default: not known.
+	Node func() *corev1.Node
+	// FreshNode asks the API for it. Default: the Client does.
+	FreshNode func(ctx context.Context) (*corev1.Node, error)
+	// Refuse says why the node takes no pod, or not this one (pressure, shutdown), or nil.
+	// Default: it takes all.
+	Refuse func(pod *corev1.Pod) *podlife.Verdict
 	// DNS is the resolver configuration of a pod. Default: the runtime's own.
 	DNS func(*corev1.Pod) (*runtimeapi.DNSConfig, error)
 	// Recorder gets the pods' events. Default: none are recorded.
@@ -110,6 +119,17 @@ func (o *Options) setDefaults() {
 	}
 	if o.Services == nil {
 		o.Services = func() []*corev1.Service { return nil }
+	}
+	if o.Node == nil {
+		o.Node = func() *corev1.Node { return nil }
+	}
+	if o.FreshNode == nil {
+		o.FreshNode = func(ctx context.Context) (*corev1.Node, error) {
+			return o.Client.CoreV1().Nodes().Get(ctx, o.NodeName, metav1.GetOptions{})
+		}
+	}
+	if o.Refuse == nil {
+		o.Refuse = func(*corev1.Pod) *podlife.Verdict { return nil }
 	}
 	if o.DNS == nil {
 		o.DNS = func(*corev1.Pod) (*runtimeapi.DNSConfig, error) { return nil, nil }

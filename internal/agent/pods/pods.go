@@ -182,9 +182,7 @@ func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, have inventor
 		w.post(func() { w.setPod(pod) })
 	}
 	if !w.stale && pod.DeletionTimestamp == nil {
-		if w.facts.Rejected = podlife.Admit(pod, m.admittedLocked(w), m.o.NodeFacts().Allocatable); w.facts.Rejected != nil {
-			m.event(pod, "", corev1.EventTypeWarning, w.facts.Rejected.Reason, w.facts.Rejected.Message)
-		}
+		m.admitLocked(ctx, w)
 	}
 	m.startLocked(ctx, w)
 }
@@ -193,7 +191,7 @@ func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, have inventor
 func (m *Manager) admittedLocked(except *worker) []*corev1.Pod {
 	var list []*corev1.Pod
 	for _, w := range m.workers {
-		if pod := w.shown.Load().pod; w != except && !ended(pod) {
+		if pod := w.shown.Load().pod; w != except && !ended(pod) && !w.leaving.Load() {
 			list = append(list, w.allocation.granted.Apply(pod))
 		}
 	}

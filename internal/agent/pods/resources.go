@@ -17,10 +17,9 @@ import (
 // https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#node-out-of-memory-behavior
 const (
 	guaranteedScore = -997
+	// nodeCritical is the priority class of pods that are as guaranteed ones.
+	nodeCritical    = "system-node-critical"
 	bestEffortScore = 1000
-	// criticalPriority is that of system-cluster-critical; pods from it on are as
-	// guaranteed ones.
-	criticalPriority = 2_000_000_000
 )
 
 // resources are a container's limits in the runtime's units.
@@ -49,7 +48,7 @@ func limit(pod *corev1.Pod, c *corev1.Container, name corev1.ResourceName) *reso
 
 func oomScore(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) int64 {
 	switch class := podlife.QOS(pod); {
-	case pod.Spec.Priority != nil && *pod.Spec.Priority >= criticalPriority, class == corev1.PodQOSGuaranteed:
+	case podlife.Critical(pod) && pod.Spec.PriorityClassName == nodeCritical, class == corev1.PodQOSGuaranteed:
 		return guaranteedScore
 	case class == corev1.PodQOSBestEffort || memoryCapacity <= 0:
 		return bestEffortScore

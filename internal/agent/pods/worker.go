@@ -30,13 +30,18 @@ const (
 	retryNetwork = 100 * time.Millisecond
 )
 
-// worker runs one pod. All fields but mail and shown belong to the goroutine of run.
+// worker runs one pod. The fields from facts on belong to the goroutine of run.
 type worker struct {
 	m    *Manager
 	uid  types.UID
 	mail mailbox
 	// shown is what others may see of the pod.
 	shown atomic.Pointer[view]
+	// leaving: what it asked for is promised to another pod already.
+	leaving atomic.Bool
+	// ended is closed when nothing of the pod runs any more and its volumes are down.
+	ended     chan struct{}
+	closeOnce sync.Once
 
 	facts podlife.Facts
 	// stale: the runtime may have changed in ways that the facts do not show.
@@ -69,7 +74,7 @@ type mailbox struct {
 
 func newWorker(m *Manager, pod *corev1.Pod) *worker {
 	w := &worker{
-		m: m, uid: pod.UID,
+		m: m, uid: pod.UID, ended: make(chan struct{}),
 		exits: map[string]time.Time{}, images: map[string]images.Image{}, probes: map[string]context.CancelFunc{},
 		facts: podlife.Facts{
 			Pod: pod, Seen: m.now(),
@@ -173,6 +178,9 @@ func (w *worker) note(plan podlife.Plan, now time.Time) {
 	}
 	if plan.Ending && w.facts.EndingSince.IsZero() {
 		w.facts.EndingSince = now
+	}
+	if plan.Done || plan.Ending && w.facts.TornDown {
+		w.closeOnce.Do(func() { close(w.ended) })
 	}
 	before := w.facts.Reported
 	if before == nil {

@@ -2,41 +2,131 @@ package podlife
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"github.com/everynode/everynode/internal/decide/placement"
 )
 
-// Admit says why a pod that is bound to this node cannot run beside the others, or
-// nil. The reasons are the kubelet's. Others are pods that were admitted before
-// and have not ended.
-func Admit(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *Verdict {
-	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
-		return &Verdict{"PodOSNotSupported", fmt.Sprintf("the pod asks for the operating system %q; this node runs linux", os.Name)}
+// Host is the node, as admission sees it.
+type Host struct {
+	// Node as the API has it; nil if that is not known (yet). Rules about its labels and taints
+	// hold no pod up then.
+	Node *corev1.Node
+	// Allocatable is what pods may ask for.
+	Allocatable corev1.ResourceList
+}
+
+// Admission is what becomes of a pod that is bound to this node.
+type Admission struct {
+	// Rejected says why it cannot run here, or is nil.
+	Rejected *Verdict
+	// Preempted are the pods that make room for it, because it is critical.
+	Preempted []*corev1.Pod
+}
+
+// Reasons of rejected pods, as the kubelet's users know them. Pods that ask for more than is left
+// are OutOfcpu, OutOfmemory, OutOfpods and so on.
+const (
+	NodeAffinity     = "NodeAffinity"
+	NodePorts        = "NodePorts"
+	TaintToleration  = "TaintToleration"
+	unexpectedReason = "UnexpectedAdmissionError"
+)
+
+// Admit decides whether a pod that is bound to this node can run beside the others, which were
+// admitted before and have not ended. Reasons and messages are the kubelet's:
+// https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#self-healing-behavior
+func Admit(pod *corev1.Pod, others []*corev1.Pod, host Host) Admission {
+	if v := wrongSystem(pod); v != nil {
+		return Admission{Rejected: v}
 	}
-	for _, other := range others {
-		if portsClash(pod, other) {
-			return &Verdict{"NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"}
+	missing := crowded(others, host.Allocatable)
+	missing = append(missing, shortages(pod, others, host.Allocatable, inOrder(Requests(pod)))...)
+	rule := brokenRule(pod, others, host.Node)
+	switch {
+	case Critical(pod) && rule == nil && len(missing) > 0:
+		victims, err := preempt(pod, others, missing)
+		if err != nil {
+			return Admission{Rejected: &Verdict{unexpectedReason, "Unexpected error while attempting to recover from admission failure: " + err.Error()}}
+		}
+		return Admission{Preempted: victims}
+	case len(missing) > 0 && !Critical(pod):
+		return Admission{Rejected: missing[0].verdict()}
+	}
+	return Admission{Rejected: rule}
+}
+
+func wrongSystem(pod *corev1.Pod) *Verdict {
+	if label, has := pod.Labels[corev1.LabelOSStable]; has && label != string(corev1.Linux) {
+		return &Verdict{"PodOSSelectorNodeLabelDoesNotMatch", "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label"}
+	}
+	if os := pod.Spec.OS; os != nil && os.Name != corev1.Linux {
+		return &Verdict{"PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	return nil
+}
+
+// brokenRule is the first rule but room that keeps the pod out.
+func brokenRule(pod *corev1.Pod, others []*corev1.Pod, node *corev1.Node) *Verdict {
+	if node != nil {
+		if matches, _ := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node); !matches {
+			return failed(NodeAffinity, "node(s) didn't match Pod's node affinity/selector")
 		}
 	}
-	return outOf(pod, others, allocatable)
-}
-
-func outOf(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *Verdict {
-	if pods, ok := allocatable[corev1.ResourcePods]; ok && int64(len(others)) >= pods.Value() {
-		return &Verdict{"OutOfpods", fmt.Sprintf("Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", len(others), pods.Value())}
+	if slices.ContainsFunc(others, func(other *corev1.Pod) bool { return portsClash(pod, other) }) {
+		return failed(NodePorts, "node(s) didn't have free ports for the requested pod ports")
 	}
-	return lacking(pod, others, allocatable, []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage})
+	if node != nil && !Static(pod) && slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return drivesOut(pod, &t) }) {
+		return failed(TaintToleration, "node(s) had taints that the pod didn't tolerate")
+	}
+	return nil
 }
 
-// lacking compares requests with what the node offers. Resources that the node does
-// not list are judged by the scheduler alone.
-func lacking(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList, names []corev1.ResourceName) *Verdict {
+func failed(rule, why string) *Verdict {
+	return &Verdict{rule, fmt.Sprintf("Predicate %s failed: %s", rule, why)}
+}
+
+// drivesOut: the taint evicts pods, this one too.
+func drivesOut(pod *corev1.Pod, t *corev1.Taint) bool {
+	return t.Effect == corev1.TaintEffectNoExecute &&
+		!slices.ContainsFunc(pod.Spec.Tolerations, func(tol corev1.Toleration) bool { return placement.Tolerates(&tol, t) })
+}
+
+// shortage is a resource of which the node has too little left.
+type shortage struct {
+	name                      corev1.ResourceName
+	requested, used, capacity int64
+}
+
+func (s shortage) verdict() *Verdict {
+	return &Verdict{"OutOf" + string(s.name), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+		s.name, s.requested, s.used, s.capacity)}
+}
+
+// crowded: the node has as many pods as it takes.
+func crowded(others []*corev1.Pod, allocatable corev1.ResourceList) []shortage {
+	if pods, ok := allocatable[corev1.ResourcePods]; ok && int64(len(others)) >= pods.Value() {
+		return []shortage{{corev1.ResourcePods, 1, int64(len(others)), pods.Value()}}
+	}
+	return nil
+}
+
+// shortages compares requests with what the node offers. Extended resources that the node does not
+// know are somebody else's: the scheduler's, or a driver's.
+func shortages(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList, names []corev1.ResourceName) []shortage {
+	var list []shortage
+	requests := Requests(pod)
 	for _, name := range names {
-		room, ok := allocatable[name]
-		want := Request(pod, name)
-		if !ok || want.IsZero() {
+		room, known := allocatable[name]
+		want := requests[name]
+		if want.IsZero() || !known && (len(allocatable) == 0 || !strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix)) {
 			continue
 		}
 		used := resource.Quantity{}
@@ -46,11 +136,21 @@ func lacking(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceL
 		sum := used.DeepCopy()
 		sum.Add(want)
 		if sum.Cmp(room) > 0 {
-			return &Verdict{"OutOf" + string(name), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
-				name, amount(name, want), amount(name, used), amount(name, room))}
+			list = append(list, shortage{name, amount(name, want), amount(name, used), amount(name, room)})
 		}
 	}
-	return nil
+	return list
+}
+
+// inOrder are the names of a list, those that users look for first.
+func inOrder(list corev1.ResourceList) []corev1.ResourceName {
+	names := []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage}
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func amount(name corev1.ResourceName, q resource.Quantity) int64 {
@@ -60,12 +160,18 @@ func amount(name corev1.ResourceName, q resource.Quantity) int64 {
 	return q.Value()
 }
 
-// Request is what the pod asks for of a resource: what it says of itself as a whole,
-// or else the sum of its containers and sidecars, or what its greediest init
-// container needs, whichever is more.
-func Request(pod *corev1.Pod, name corev1.ResourceName) resource.Quantity {
-	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})[name]
+// Requests is what the pod as a whole asks for.
+func Requests(pod *corev1.Pod) corev1.ResourceList {
+	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 }
+
+// Limits are the sums of what the pod's containers may have; those without a limit add nothing.
+func Limits(pod *corev1.Pod) corev1.ResourceList {
+	return resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
+}
+
+// Request is what the pod as a whole asks for of one resource.
+func Request(pod *corev1.Pod, name corev1.ResourceName) resource.Quantity { return Requests(pod)[name] }
 
 // portsClash: both want the same port of the host, on addresses that overlap.
 func portsClash(a, b *corev1.Pod) bool {

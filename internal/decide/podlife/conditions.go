@@ -2,6 +2,7 @@ package podlife
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,7 @@ func (d *decision) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 			list = append(list, c)
 		}
 	}
+	list = d.disruption(list)
 	containersReady := d.containersReady(s)
 	own := []corev1.PodCondition{
 		d.readyToStart(), d.initialized(s), d.podReady(containersReady), containersReady,
@@ -41,6 +43,17 @@ func (d *decision) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 		list = append(list, d.stamp(c))
 	}
 	return list
+}
+
+// disruption adds that the node, and not the pod, is to blame for the pod's end.
+func (d *decision) disruption(list []corev1.PodCondition) []corev1.PodCondition {
+	if d.Evicted == nil || d.Evicted.Disruption == "" {
+		return list
+	}
+	list = slices.DeleteFunc(list, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget })
+	return append(list, d.stamp(corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: d.Evicted.Disruption,
+	}))
 }
 
 func isOwned(t corev1.PodConditionType) bool {

@@ -145,10 +145,14 @@ func (d *decision) lastOf(sidecars []Container) Container {
 // endGrace is the grace period of the whole end, in seconds. A pod that vanished
 // without one (a forced deletion) still gets a second to close its files.
 func (d *decision) endGrace() int64 {
+	grace := d.specGrace()
 	if g := d.Pod.DeletionGracePeriodSeconds; g != nil && (d.Gone || d.Pod.DeletionTimestamp != nil) {
-		return max(*g, 1)
+		grace = max(*g, 1)
 	}
-	return d.specGrace()
+	if d.Evicted != nil && d.Evicted.Grace != nil {
+		grace = min(grace, max(*d.Evicted.Grace, 1))
+	}
+	return grace
 }
 
 // stopSandboxes tells whether any sandbox is still ready.

@@ -21,8 +21,8 @@ type Facts struct {
 	EndingSince time.Time
 	// Rejected: the node did not admit the pod.
 	Rejected *Verdict
-	// Evicted: the node wants the pod to go (pressure, shutdown).
-	Evicted *Verdict
+	// Evicted: the node wants the pod to go (pressure, shutdown, a critical pod).
+	Evicted *Eviction
 
 	// Reclaim: the node's disk is short, and records of ended containers shall go.
 	Reclaim bool
@@ -58,6 +58,18 @@ type Facts struct {
 
 // Verdict is why a pod may not run here; it becomes the pod's reason and message.
 type Verdict struct{ Reason, Message string }
+
+// Eviction is why and how a pod has to leave the node.
+type Eviction struct {
+	Verdict
+	// Grace bounds the pod's grace period, in seconds. Nil: its own.
+	Grace *int64
+	// Disruption, if not empty, becomes the message of the condition DisruptionTarget: the pod is
+	// not to blame.
+	Disruption string
+	// MaySucceed: a pod whose containers have all done their work by then has succeeded.
+	MaySucceed bool
+}
 
 // Sandbox is a pod sandbox in the runtime.
 type Sandbox struct {

@@ -17,8 +17,12 @@ func (d *decision) settlePhase(s *corev1.PodStatus) {
 		s.Phase, s.Reason, s.Message = d.basis.Phase, d.basis.Reason, d.basis.Message
 	case d.Rejected != nil:
 		s.Phase, s.Reason, s.Message = corev1.PodFailed, d.Rejected.Reason, "Pod was rejected: "+d.Rejected.Message
-	case d.Evicted != nil:
-		s.Phase, s.Reason, s.Message = corev1.PodFailed, d.Evicted.Reason, d.Evicted.Message
+	case d.Evicted != nil && d.Pod.DeletionTimestamp == nil && d.over():
+		// Not sooner: who replaces failed pods would start the next beside one that still runs.
+		if s.Phase != corev1.PodSucceeded || !d.Evicted.MaySucceed || d.Pod.Spec.RestartPolicy == corev1.RestartPolicyAlways {
+			s.Phase = corev1.PodFailed
+		}
+		s.Reason, s.Message = d.Evicted.Reason, d.Evicted.Message
 	case d.expired() && d.Pod.DeletionTimestamp == nil:
 		s.Phase, s.Reason, s.Message = corev1.PodFailed, deadlineReason, deadlineMessage
 	}

@@ -122,8 +122,8 @@ func AdmitResize(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.Resou
 			return &Verdict{corev1.PodReasonInfeasible, fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, amount(name, want), amount(name, room))}
 		}
 	}
-	if v := lacking(pod, others, allocatable, resizable); v != nil {
-		return &Verdict{corev1.PodReasonDeferred, v.Message}
+	if short := shortages(pod, others, allocatable, resizable); len(short) > 0 {
+		return &Verdict{corev1.PodReasonDeferred, short[0].verdict().Message}
 	}
 	return nil
 }

@@ -56,6 +56,14 @@ func TestAdmit(t *testing.T) {
 	room[corev1.ResourcePods] = resource.MustParse("3")
 	windows := podWith(corev1.Container{})
 	windows.Spec.OS = &corev1.PodOS{Name: corev1.Windows}
+	with := func(p *corev1.Pod, edits ...func(*corev1.Pod)) *corev1.Pod {
+		for _, edit := range edits {
+			edit(p)
+		}
+		return p
+	}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"zone": "a"}}}
+	node.Spec.Taints = []corev1.Taint{{Key: "broken", Effect: corev1.TaintEffectNoExecute}, {Key: "soft", Effect: corev1.TaintEffectNoSchedule}}
 	for _, c := range []struct {
 		name   string
 		pod    *corev1.Pod
@@ -72,9 +80,20 @@ func TestAdmit(t *testing.T) {
 		{"cpu is short", asks("600m"), []*corev1.Pod{asks("1500m")}, "OutOfcpu"},
 		{"too many pods", asks(""), []*corev1.Pod{asks(""), asks(""), asks("")}, "OutOfpods"},
 		{"another system", windows, nil, "PodOSNotSupported"},
+		{"huge pages that the node has not", with(podWith(corev1.Container{Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"hugepages-2Mi": resource.MustParse("2Mi")}}})), nil, "OutOfhugepages-2Mi"},
+		{"a device that the node does not know", with(podWith(corev1.Container{Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"example.com/gpu": resource.MustParse("1")}}})), nil, ""},
+		{"another label", with(podWith(), func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }), nil, "NodeAffinity"},
+		{"its label", with(podWith(), func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "a"} }), nil, ""},
+		{"a taint that drives pods out", with(podWith(), func(p *corev1.Pod) { p.Spec.Tolerations = nil }), nil, "TaintToleration"},
+		{"a static pod is not driven out", with(podWith(), func(p *corev1.Pod) {
+			p.Spec.Tolerations, p.Annotations = nil, map[string]string{"kubernetes.io/config.source": "file"}
+		}), nil, ""},
 	} {
 		got := ""
-		if v := Admit(c.pod, c.others, room); v != nil {
+		if len(c.pod.Spec.Tolerations) == 0 && c.want != TaintToleration && !Static(c.pod) {
+			c.pod.Spec.Tolerations = []corev1.Toleration{{Key: "broken", Operator: corev1.TolerationOpExists}}
+		}
+		if v := Admit(c.pod, c.others, Host{Node: node, Allocatable: room}).Rejected; v != nil {
 			got = v.Reason
 		}
 		if got != c.want {

@@ -287,6 +287,14 @@ func (w *world) command(line string) {
 		w.f.Pod = pod
 	case "gone":
 		w.f.Gone = true
+	case "evict": // evict REASON GRACE
+		grace := number(2)
+		w.f.Evicted = &Eviction{Verdict: Verdict{arg(1), "The node was low on resource"}, Grace: &grace, Disruption: "The node was low on resource"}
+	case "shutdown": // shutdown GRACE
+		grace := number(1)
+		w.f.Evicted = &Eviction{Verdict: Verdict{"Terminated", "The node shuts down"}, Grace: &grace, MaySucceed: true}
+	case "reclaim":
+		w.f.Reclaim = true
 	case "image": // image NAME IMAGE
 		pod := w.f.Pod.DeepCopy()
 		for i := range pod.Spec.Containers {
@@ -359,7 +367,7 @@ func summary(s *corev1.PodStatus) string {
 		}
 	}
 	for _, c := range s.Conditions {
-		if c.Status == corev1.ConditionTrue && c.Type != corev1.PodScheduled && isOwned(c.Type) {
+		if c.Status == corev1.ConditionTrue && c.Type != corev1.PodScheduled && (isOwned(c.Type) || c.Type == corev1.DisruptionTarget) {
 			parts = append(parts, "+"+string(c.Type))
 		}
 	}
