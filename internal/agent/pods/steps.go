@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -126,6 +127,12 @@ func (w *worker) prepare(ctx context.Context, step podlife.Step, status corev1.P
 		return w.startContainer(ctx, step)
 	case podlife.ResizePod:
 		return w.resizePod(ctx)
+	case podlife.PreStop:
+		c, ip := containerOf(pod, step.Container), firstOf(w.podIPs())
+		return func() (func(), error) {
+			m.preStop(ctx, pod, c, step.ID, ip, time.Duration(step.Grace)*time.Second)
+			return func() { w.facts.Hooked[step.ID] = true }, nil
+		}
 	case podlife.StopContainer:
 		c := containerOf(pod, step.Container)
 		ip := firstOf(w.podIPs())

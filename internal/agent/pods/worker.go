@@ -79,7 +79,7 @@ func newWorker(m *Manager, pod *corev1.Pod) *worker {
 		facts: podlife.Facts{
 			Pod: pod, Seen: m.now(),
 			Images: map[string]podlife.ImageReady{}, Probes: map[string]podlife.Probe{},
-			InFlight: map[string]podlife.Step{}, Failures: map[string]podlife.Failure{}, Again: map[string]podlife.Again{},
+			InFlight: map[string]podlife.Step{}, Failures: map[string]podlife.Failure{}, Again: map[string]podlife.Again{}, Hooked: map[string]bool{},
 		},
 	}
 	w.allocation = allocation{granted: podlife.AllocationOf(pod), desired: pod}

@@ -1,6 +1,7 @@
 package podlife
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,11 +114,68 @@ func (d *decision) stopContainers(why string) bool {
 		alive = true
 		d.stop(c, grace, true, "Stopping container "+c.Name)
 	}
-	if alive || len(sidecars) == 0 {
-		return alive
+	for _, c := range sidecars {
+		alive = true
+		d.preStop(c, grace)
 	}
-	d.stop(d.lastOf(sidecars), grace, true, "Stopping container "+d.lastOf(sidecars).Name)
+	if last := d.lastOf(sidecars); last != nil && !d.otherAlive(sidecars) && !d.hooking(*last, grace) {
+		d.stop(*last, grace, false, "Stopping container "+last.Name)
+	}
+	return alive
+}
+
+// preStop runs a sidecar's hook at once, however long the sidecar then waits.
+func (d *decision) preStop(c Container, grace int64) {
+	for _, s := range d.specs() {
+		if s.Name == c.Name && s.Lifecycle != nil && s.Lifecycle.PreStop != nil && !d.Hooked[c.ID] && !d.stopping(c.ID) && d.left(grace) > 0 {
+			d.do(Step{Kind: PreStop, ID: c.ID, Container: c.Name, Grace: d.left(grace), Why: "Stopping container " + c.Name})
+		}
+	}
+}
+
+// stopping: the container's stop is under way, and its hook with it.
+func (d *decision) stopping(id string) bool {
+	for _, s := range d.InFlight {
+		if s.Kind == StopContainer && s.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// hooking: the hook of a container whose turn it is may go on for a while.
+func (d *decision) hooking(c Container, grace int64) bool {
+	step := Step{Kind: PreStop, ID: c.ID}
+	if !d.inFlight(step) && !d.planned(PreStop, c.ID) {
+		return false
+	}
+	if d.left(grace) == 0 {
+		return false
+	}
+	d.wake(d.endingSince().Add(time.Duration(grace) * time.Second))
 	return true
+}
+
+// otherAlive: something beside the sidecars has yet to end.
+func (d *decision) otherAlive(sidecars []Container) bool {
+	for _, c := range d.Containers {
+		if c.live() && !slices.ContainsFunc(sidecars, func(s Container) bool { return s.ID == c.ID }) {
+			return true
+		}
+	}
+	return false
+}
+
+// left is what remains of the grace period, in seconds.
+func (d *decision) left(grace int64) int64 {
+	return max(grace-int64(d.now.Sub(d.endingSince())/time.Second), 0)
+}
+
+func (d *decision) endingSince() time.Time {
+	if d.EndingSince.IsZero() {
+		return d.now
+	}
+	return d.EndingSince
 }
 
 func (d *decision) isSidecar(name string) bool {
@@ -129,17 +187,17 @@ func (d *decision) isSidecar(name string) bool {
 	return false
 }
 
-// lastOf is the sidecar that stands last in the spec.
-func (d *decision) lastOf(sidecars []Container) Container {
+// lastOf is the sidecar that stands last in the spec, or nil.
+func (d *decision) lastOf(sidecars []Container) *Container {
 	specs := d.specs()
 	for i := len(specs) - 1; i >= 0; i-- {
-		for _, c := range sidecars {
-			if c.Name == specs[i].Name {
-				return c
+		for j := range sidecars {
+			if sidecars[j].Name == specs[i].Name {
+				return &sidecars[j]
 			}
 		}
 	}
-	return sidecars[0]
+	return nil
 }
 
 // endGrace is the grace period of the whole end, in seconds. A pod that vanished

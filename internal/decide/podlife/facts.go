@@ -48,6 +48,8 @@ type Facts struct {
 	Images map[string]ImageReady
 	// Probes by container ID. A missing entry: nothing was probed yet.
 	Probes map[string]Probe
+	// Hooked are containers whose preStop hook has run ahead of their stop, by ID.
+	Hooked map[string]bool
 	// Again are containers that were stopped in order to be started again, by ID.
 	Again map[string]Again
 	// InFlight are the steps begun and not yet finished, by Step.Key.

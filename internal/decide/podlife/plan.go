@@ -24,6 +24,9 @@ const (
 	// StopContainer runs the preStop hook (if Hook), sends the stop signal and,
 	// after Grace seconds in all, kills container ID.
 	StopContainer Kind = "StopContainer"
+	// PreStop runs the preStop hook of container ID, for Grace seconds at most, while
+	// the container waits for its turn to be stopped.
+	PreStop Kind = "PreStop"
 	// ResizePod gives the pod's cgroup and its running containers the resources of
 	// the spec, but for containers that restart to get them.
 	ResizePod Kind = "ResizePod"

@@ -51,6 +51,9 @@ func drawPod(t *rapid.T) *corev1.Pod {
 		c := corev1.Container{Name: fmt.Sprintf("init%d", i)}
 		if rapid.Bool().Draw(t, "sidecar") {
 			c.RestartPolicy = &always
+			if rapid.Bool().Draw(t, "hook") {
+				c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}}
+			}
 		}
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers, c)
 	}
@@ -71,7 +74,7 @@ func drawPod(t *rapid.T) *corev1.Pod {
 
 // happen does one thing to the pod, without letting the machine react.
 func happen(t *rapid.T, w *world) {
-	kinds := []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, ResizePod, StopContainer, StopSandbox, TearDown}
+	kinds := []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, ResizePod, PreStop, StopContainer, StopSandbox, TearDown}
 	kind := rapid.SampledFrom(kinds).Draw(t, "kind")
 	switch rapid.IntRange(0, 10).Draw(t, "event") {
 	case 10:
@@ -127,7 +130,7 @@ func happen(t *rapid.T, w *world) {
 
 func sortedSteps(m map[string]Step) []Step {
 	var out []Step
-	for _, k := range []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, ResizePod, StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, TearDown, DeletePod} {
+	for _, k := range []Kind{SetUpVolumes, EnsureImage, RunSandbox, StartContainer, ResizePod, PreStop, StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, TearDown, DeletePod} {
 		for _, s := range m {
 			if s.Kind == k {
 				out = append(out, s)

@@ -166,7 +166,7 @@ func (d *decision) startInit() bool {
 // startOne begins the next step towards a running container, and tells whether
 // those behind it may go on: not while its image is on its way, or its start.
 func (d *decision) startOne(c spec) bool {
-	if d.anyInFlight(StartContainer) || d.planned(StartContainer) {
+	if d.anyInFlight(StartContainer) || d.planned(StartContainer, "") {
 		return false
 	}
 	obs, exists := d.newest(c.Name)
@@ -194,9 +194,10 @@ func startReason(attempt uint32) string {
 	return fmt.Sprintf("it ended and its restart policy wants it back (restart %d)", attempt)
 }
 
-func (d *decision) planned(k Kind) bool {
+// planned: the plan has such a step already, of a container if id is not "".
+func (d *decision) planned(k Kind, id string) bool {
 	for _, s := range d.plan.Steps {
-		if s.Kind == k {
+		if s.Kind == k && (id == "" || s.ID == id) {
 			return true
 		}
 	}

@@ -32,7 +32,7 @@ func newWorld(pod *corev1.Pod) *world {
 	w := &world{now: epoch, hold: map[Kind]bool{}, fail: map[Kind]string{}}
 	w.f = Facts{
 		Pod: pod, Seen: epoch, HostIPs: []string{"192.0.2.1"},
-		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{}, Again: map[string]Again{},
+		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{}, Again: map[string]Again{}, Hooked: map[string]bool{},
 	}
 	return w
 }
@@ -99,6 +99,8 @@ func describe(s Step) string {
 		text += fmt.Sprintf(" #%d", s.Attempt)
 	case StopContainer:
 		text += fmt.Sprintf(" %s within %d of %d s, hook %v", s.ID, s.Grace, s.Total, s.Hook)
+	case PreStop:
+		text += fmt.Sprintf(" %s for %d s at most", s.ID, s.Grace)
 	case RemoveContainer, RemoveSandbox, StopSandbox:
 		text += " " + s.ID
 	}
@@ -139,6 +141,8 @@ func (w *world) perform(s Step) {
 			}
 			c.Resources = want
 		}
+	case PreStop:
+		w.f.Hooked[s.ID] = true
 	case StopContainer:
 		w.exit(s.ID, 137)
 	case RemoveContainer:
@@ -241,7 +245,7 @@ func (w *world) restartAgent() {
 	pod.Status = w.api
 	w.f = Facts{
 		Pod: pod, Seen: w.now, HostIPs: w.f.HostIPs, Sandboxes: w.f.Sandboxes, Containers: w.f.Containers, Gone: w.f.Gone,
-		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{}, Again: map[string]Again{},
+		Images: map[string]ImageReady{}, Probes: map[string]Probe{}, InFlight: map[string]Step{}, Failures: map[string]Failure{}, Again: map[string]Again{}, Hooked: map[string]bool{},
 		Resizing: w.f.Resizing, Resize: w.f.Resize,
 	}
 }
