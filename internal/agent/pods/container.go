@@ -155,6 +155,10 @@ func (m *Manager) containerConfig(ctx context.Context, s start) (cfg *runtimeapi
 	if err != nil {
 		return nil, cleanup, err
 	}
+	devices, err := volumes.Devices(c, s.volumes)
+	if err != nil {
+		return nil, cleanup, err
+	}
 	security, err := m.containerSecurity(s.pod, c, s.image)
 	if err != nil {
 		return nil, cleanup, err
@@ -174,6 +178,7 @@ func (m *Manager) containerConfig(ctx context.Context, s start) (cfg *runtimeapi
 		WorkingDir:  c.WorkingDir,
 		Envs:        keyValues(vars),
 		Mounts:      append(mounts, own...),
+		Devices:     devices,
 		Labels:      m.containerLabels(s.pod, c),
 		Annotations: containerAnnotations(s.pod, c, s.step),
 		LogPath:     logPath(c.Name, s.step.Attempt),

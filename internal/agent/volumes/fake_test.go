@@ -137,7 +137,8 @@ func newWorld(t testing.TB) *world {
 		}
 	})
 	fake := newFakeObjects()
-	return &world{Manager: New(Options{Root: root, Objects: fake, NodeName: "n1"}), t: t, root: root, objects: fake}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"zone": "a"}}}
+	return &world{Manager: New(Options{Root: root, Objects: fake, NodeName: "n1", Node: func() *corev1.Node { return node }}), t: t, root: root, objects: fake}
 }
 
 func (w *world) setup(pod *corev1.Pod) map[string]Volume {

@@ -25,6 +25,8 @@ type Volume struct {
 	Path string
 	// ReadOnly volumes are mounted read-only whatever the container says.
 	ReadOnly bool
+	// Device: Path is a block device, for volumeDevices instead of volumeMounts.
+	Device bool
 }
 
 // Options of a Manager.
@@ -41,6 +43,9 @@ type Options struct {
 	// ClusterCA returns the cluster's CA as PEM, or nil. It stands in for the
 	// ConfigMap kube-root-ca.crt of a namespace so young that it has none yet.
 	ClusterCA func() []byte
+	// Node is this node as the API has it, against whose labels the nodeAffinity of
+	// persistent volumes is checked; nil while it is not known. Default: no checks.
+	Node func() *corev1.Node
 	// RecursiveReadOnly says that the runtime can make mounts read-only recursively.
 	RecursiveReadOnly bool
 }

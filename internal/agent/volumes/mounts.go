@@ -28,9 +28,6 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, vols map[string]V
 	if err := segment(c.Name); err != nil {
 		return nil, cleanup, fmt.Errorf("the container name %w", err)
 	}
-	if len(c.VolumeDevices) > 0 {
-		return nil, cleanup, fmt.Errorf("volumeDevices of container %q are not supported by this agent: use volumeMounts", c.Name)
-	}
 	root, err := m.root()
 	if err != nil {
 		return nil, cleanup, err
@@ -40,6 +37,9 @@ func (m *Manager) Mounts(pod *corev1.Pod, c *corev1.Container, vols map[string]V
 		vol, ok := vols[vm.Name]
 		if !ok {
 			return nil, cleanup, fmt.Errorf("container %q mounts volume %q, which the pod does not have", c.Name, vm.Name)
+		}
+		if vol.Device {
+			return nil, cleanup, fmt.Errorf("container %q mounts volume %q, which is a block device: use volumeDevices", c.Name, vm.Name)
 		}
 		b := binding{at: layout{root, pod.UID}, volume: vol, mount: vm, container: c.Name, index: i}
 		mount, err := m.mount(b, expand)

@@ -77,7 +77,6 @@ func TestMountsRefusals(t *testing.T) {
 		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "a/$(NOBODY)"}]}`:                                                  `no environment variable NOBODY`,
 		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "$(EMPTY)"}]}`:                                                     `no environment variable EMPTY`,
 		`{volumeMounts: [{name: v, mountPath: /x, subPathExpr: "$(UP)/x"}]}`:                                                      `must not have ..`,
-		`{volumeDevices: [{name: v, devicePath: /dev/x}]}`:                                                                        `volumeDevices`,
 	} {
 		_, _, err := w.Mounts(podOf(t, "u1", `{}`), containerOf(t, text), vols, func(s string) string {
 			return strings.NewReplacer("$(EMPTY)", "", "$(UP)", "..").Replace(s)

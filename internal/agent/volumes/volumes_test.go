@@ -448,6 +448,26 @@ func claimed(source corev1.PersistentVolumeSource) (*corev1.PersistentVolumeClai
 	return pvc, pv
 }
 
+func onZone(zone string) *corev1.VolumeNodeAffinity {
+	return &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+		MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "zone", Operator: corev1.NodeSelectorOpIn, Values: []string{zone}}},
+	}}}}
+}
+
+// A container gets the block device itself.
+func TestBlockDevices(t *testing.T) {
+	vols := map[string]Volume{"disk": {Path: "/dev/vda", Device: true}, "ro": {Path: "/dev/vdb", Device: true, ReadOnly: true}, "folder": {Path: "/srv"}}
+	c := &corev1.Container{Name: "c", VolumeDevices: []corev1.VolumeDevice{{Name: "disk", DevicePath: "/dev/a"}, {Name: "ro", DevicePath: "/dev/b"}}}
+	got, err := Devices(c, vols)
+	if err != nil || len(got) != 2 || got[0].HostPath != "/dev/vda" || got[0].ContainerPath != "/dev/a" || got[0].Permissions != "mrw" || got[1].Permissions != "mr" {
+		t.Errorf("%v, %v", got, err)
+	}
+	c.VolumeDevices = []corev1.VolumeDevice{{Name: "folder"}}
+	if _, err := Devices(c, vols); err == nil || !strings.Contains(err.Error(), "volumeMode: Block") {
+		t.Errorf("a folder is taken for a device: %v", err)
+	}
+}
+
 func TestClaims(t *testing.T) {
 	disk := t.TempDir()
 	write(t, "x", disk, "file")
@@ -477,9 +497,15 @@ func TestClaims(t *testing.T) {
 			now := metav1.Now()
 			c.DeletionTimestamp = &now
 		}},
-		{name: "block", want: "volumeMode Block", change: func(c *corev1.PersistentVolumeClaim, _ *corev1.PersistentVolume) {
+		{name: "a folder as a block device", want: "a block device is needed", change: func(c *corev1.PersistentVolumeClaim, _ *corev1.PersistentVolume) {
 			block := corev1.PersistentVolumeBlock
 			c.Spec.VolumeMode = &block
+		}},
+		{name: "here by its affinity", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
+			v.Spec.NodeAffinity = onZone("a")
+		}},
+		{name: "not for this node", want: "nodeAffinity does not match", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
+			v.Spec.NodeAffinity = onZone("b")
 		}},
 		{name: "elsewhere", want: "nodeAffinity", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
 			v.Spec.Local.Path = disk + "/absent"
