@@ -25,9 +25,9 @@ type Var struct{ Name, Value string }
 // knows; Make picks the pod's and default/kubernetes.
 //
 // Equal input gives equal output, byte for byte.
-func Make(ctx context.Context, pod *corev1.Pod, c *corev1.Container, f downward.Facts, services []*corev1.Service, src objects.Source) ([]Var, error) {
+func Make(ctx context.Context, pod *corev1.Pod, c *corev1.Container, f downward.Facts, services []*corev1.Service, src objects.Source, open OpenFile) ([]Var, error) {
 	m := maker{
-		pod: pod, container: c, facts: f, src: src,
+		pod: pod, container: c, facts: f, src: src, open: open,
 		values:   map[string]string{},
 		services: fromServices(visible(services, pod)),
 	}
@@ -58,6 +58,7 @@ type maker struct {
 	container *corev1.Container
 	facts     downward.Facts
 	src       objects.Source
+	open      OpenFile
 	services  map[string]string
 
 	values map[string]string
@@ -162,7 +163,7 @@ func (m *maker) resolve(ctx context.Context, from *corev1.EnvVarSource) (value s
 		values, err := m.secret(ctx, ref.Name, optional)
 		return key(values, ref.Key, optional, err, "Secret "+m.pod.Namespace+"/"+ref.Name)
 	case from.FileKeyRef != nil:
-		return "", false, fmt.Errorf("fileKeyRef is not supported by this agent: use configMapKeyRef or secretKeyRef")
+		return m.file(from.FileKeyRef)
 	}
 	return "", true, nil
 }

@@ -143,7 +143,7 @@ env:
 			[]string{"APP=web", "NODE=n1", "IP=10.42.0.2", "HOST=10.0.0.1", "CPU=2", "ASKED=250"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Make(t.Context(), pod(), container(t, c.container), facts, nil, known)
+			got, err := Make(t.Context(), pod(), container(t, c.container), facts, nil, known, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -163,10 +163,9 @@ func TestMakeRefusals(t *testing.T) {
 		`{name: c, env: [{name: A, valueFrom: {secretKeyRef: {name: secret, key: X}}}]}`:                           `not found`,
 		`{name: c, env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.phase}}}]}`:                            `env "A" of container "c"`,
 		`{name: c, env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.gpu}}}]}`:                       `limits.gpu`,
-		`{name: c, env: [{name: A, valueFrom: {fileKeyRef: {volumeName: v, path: p, key: k}}}]}`:                   `fileKeyRef`,
 		`{name: c, env: [{name: A, valueFrom: {resourceFieldRef: {containerName: other, resource: limits.cpu}}}]}`: `no container "other"`,
 	} {
-		_, err := Make(t.Context(), pod(), container(t, text), facts, nil, known)
+		_, err := Make(t.Context(), pod(), container(t, text), facts, nil, known, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s:\n error %v; want one with %q", text, err, want)
 		}
@@ -174,7 +173,7 @@ func TestMakeRefusals(t *testing.T) {
 	// Optional is about missing objects, not about a server that cannot be asked.
 	away := source{err: errors.New("away")}
 	c := container(t, `{envFrom: [{configMapRef: {name: settings, optional: true}}]}`)
-	if _, err := Make(t.Context(), pod(), c, facts, nil, away); err == nil {
+	if _, err := Make(t.Context(), pod(), c, facts, nil, away, nil); err == nil {
 		t.Error("an optional reference that could not be read was taken for missing")
 	}
 }
@@ -222,7 +221,7 @@ func TestServices(t *testing.T) {
 		"CART_DB_SERVICE_PORT_DNS_UDP=53",
 	}
 	c := container(t, `{}`)
-	got, err := Make(t.Context(), pod(), c, facts, all, known)
+	got, err := Make(t.Context(), pod(), c, facts, all, known, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +231,7 @@ func TestServices(t *testing.T) {
 
 	p, no := pod(), false
 	p.Spec.EnableServiceLinks = &no
-	got, _ = Make(t.Context(), p, c, facts, all, known)
+	got, _ = Make(t.Context(), p, c, facts, all, known, nil)
 	if d := cmp.Diff(kubernetes, lines(got)); d != "" {
 		t.Errorf("enableServiceLinks: false\n%s", d)
 	}
@@ -240,7 +239,7 @@ func TestServices(t *testing.T) {
 	// A service of the pod's own namespace hides the one in default.
 	own := service("shop", "kubernetes", "10.43.7.7", corev1.ServicePort{Port: 1})
 	for _, order := range [][]*corev1.Service{{own, api}, {api, own}} {
-		got, _ = Make(t.Context(), pod(), c, facts, order, known)
+		got, _ = Make(t.Context(), pod(), c, facts, order, known, nil)
 		if Expand("$(KUBERNETES_SERVICE_HOST)", got) != "10.43.7.7" {
 			t.Errorf("got %v", lines(got))
 		}
@@ -252,7 +251,7 @@ env:
 - {name: URL, value: "https://$(KUBERNETES_SERVICE_HOST)"}
 - {name: KUBERNETES_SERVICE_HOST, value: example.com}
 - {name: LATER, value: "https://$(KUBERNETES_SERVICE_HOST)"}`)
-	got, _ = Make(t.Context(), pod(), c, facts, []*corev1.Service{api}, known)
+	got, _ = Make(t.Context(), pod(), c, facts, []*corev1.Service{api}, known, nil)
 	if d := cmp.Diff([]string{"URL=https://10.43.0.1", "KUBERNETES_SERVICE_HOST=example.com", "LATER=https://example.com"}, lines(got)[:3]); d != "" {
 		t.Error(d)
 	}

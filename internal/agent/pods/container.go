@@ -139,7 +139,7 @@ func (m *Manager) started(ctx context.Context, s start, id string) (podlife.Cont
 func (m *Manager) containerConfig(ctx context.Context, s start) (cfg *runtimeapi.ContainerConfig, cleanup func(), err error) {
 	cleanup = func() {}
 	c := s.container
-	vars, err := env.Make(ctx, s.pod, c, m.facts(s), m.o.Services(), m.o.Objects)
+	vars, err := env.Make(ctx, s.pod, c, m.facts(s), m.o.Services(), m.o.Objects, volumes.Opener(s.volumes))
 	if err != nil {
 		return nil, cleanup, err
 	}

@@ -117,6 +117,11 @@ func mounted(spec *corev1.PodSpec) map[string]bool {
 		for _, device := range c.VolumeDevices {
 			out[device.Name] = true
 		}
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
+				out[e.ValueFrom.FileKeyRef.VolumeName] = true
+			}
+		}
 	}
 	return out
 }

@@ -2,6 +2,8 @@ package volumes
 
 import (
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -362,4 +364,36 @@ func FuzzSubPath(f *testing.F) {
 			t.Errorf("%q opened %s, %v", sub, at, err)
 		}
 	})
+}
+
+func TestOpenerStaysInTheVolume(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	write(t, "secret", outside, "file")
+	write(t, "A='1'", dir, "env")
+	if err := os.Symlink(outside+"/file", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(dir+"/pipe", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := Opener(map[string]Volume{"v": {Path: dir}})
+	f, err := open("v", "env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if content, err := io.ReadAll(f); err != nil || string(content) != "A='1'" {
+		t.Errorf("%q, %v", content, err)
+	}
+	for path, want := range map[string]string{"link": "leads out", "../x": "must not have ..", "pipe": "not a file", ".": ""} {
+		if _, err := open("v", path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := open("v", "absent"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	if _, err := open("w", "env"); err == nil {
+		t.Error("a volume that is not there was opened")
+	}
 }
