@@ -1,25 +1,20 @@
 package daemonset
 
 import (
-	"flag"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/everynode/everynode/internal/decide/placement"
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/everynode/everynode/internal/decide/placement"
+	"github.com/everynode/everynode/test/transcript"
 )
 
-var update = flag.Bool("update", false, "write what happened into the transcripts")
-
-// TestTranscripts runs the stories in testdata. A line that begins with "> " is a command, "#" a remark, and the
-// lines below a command are what came of it. Commands:
+// TestTranscripts runs the stories in testdata. Commands:
 //
 //	daemonset MAXUNAVAILABLE MAXSURGE [MINREADY]   start over (first line)
 //	nodes NAME...           nodes join, and are seen
@@ -36,62 +31,25 @@ var update = flag.Bool("update", false, "write what happened into the transcript
 //	status                  the counters
 //	why NODE                the verdict
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+	transcript.Play(t, func() transcript.Command {
+		var w *world
+		return func(t *testing.T, command string, args []string) []string {
+			t.Helper()
+			if command != "daemonset" {
+				return w.run(t, command, args)
 			}
-			got := runTranscript(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("(-want +got; -update accepts):\n%s", d)
-			}
-		})
-	}
-}
-
-func runTranscript(t *testing.T, script string) string {
-	t.Helper()
-	var w *world
-	var out strings.Builder
-	for line := range strings.Lines(script) {
-		line = strings.TrimRight(line, "\n")
-		command, is := strings.CutPrefix(line, "> ")
-		if !is {
-			if line == "" || strings.HasPrefix(line, "#") {
-				fmt.Fprintln(&out, line)
-			}
-			continue
-		}
-		fmt.Fprintln(&out, line)
-		args := strings.Fields(command)
-		if args[0] == "daemonset" {
-			ds := newDaemonSet(rolling(args[1], args[2]))
-			if len(args) > 3 {
-				d, err := time.ParseDuration(args[3])
+			ds := newDaemonSet(rolling(args[0], args[1]))
+			if len(args) > 2 {
+				d, err := time.ParseDuration(args[2])
 				if err != nil {
 					t.Fatal(err)
 				}
 				ds.Spec.MinReadySeconds = int32(d.Seconds())
 			}
 			w = newWorld(ds)
-			continue
+			return nil
 		}
-		for _, l := range w.run(t, args[0], args[1:]) {
-			fmt.Fprintln(&out, "  "+l)
-		}
-	}
-	return out.String()
+	})
 }
 
 func (w *world) run(t *testing.T, command string, args []string) []string {

@@ -1,22 +1,17 @@
 package nodehealth
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/everynode/everynode/test/transcript"
 )
 
-var update = flag.Bool("update", false, "write what happened into the transcripts")
-
-// TestTranscripts runs the stories in testdata. A line that begins with "> " is a command, "#" a remark, and the
-// lines below a command are what came of it, with the time since the start. Commands:
+// TestTranscripts runs the stories in testdata: what came of a command has the time since the start in front. Commands:
 //
 //	join NAME...              nodes register, with agents that renew their leases; they say nothing else yet
 //	reserve NAME              a name is reserved: Ready=False for the reason Joining, no lease
@@ -34,55 +29,19 @@ var update = flag.Bool("update", false, "write what happened into the transcript
 //	sleep DURATION            the process does not run meanwhile
 //	wait DURATION             time passes
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no transcripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+	transcript.Play(t, func() transcript.Command {
+		w := newWorld(Options{})
+		return func(t *testing.T, command string, args []string) []string {
+			t.Helper()
+			w.run(t, command, args)
+			if command != "sleep" && command != "refuse" {
+				w.wait(t, 0)
 			}
-			got := runTranscript(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("(-want +got; -update accepts):\n%s", d)
-			}
-		})
-	}
-}
-
-func runTranscript(t *testing.T, script string) string {
-	t.Helper()
-	w := newWorld(Options{})
-	var out strings.Builder
-	for line := range strings.Lines(script) {
-		line = strings.TrimRight(line, "\n")
-		command, is := strings.CutPrefix(line, "> ")
-		if !is {
-			if line == "" || strings.HasPrefix(line, "#") {
-				fmt.Fprintln(&out, line)
-			}
-			continue
+			lines := w.log
+			w.log = nil
+			return lines
 		}
-		fmt.Fprintln(&out, line)
-		args := strings.Fields(command)
-		w.run(t, args[0], args[1:])
-		if args[0] != "sleep" && args[0] != "refuse" {
-			w.wait(t, 0)
-		}
-		for _, l := range w.log {
-			fmt.Fprintln(&out, "  "+l)
-		}
-		w.log = nil
-	}
-	return out.String()
+	})
 }
 
 func (w *world) run(t *testing.T, command string, args []string) {

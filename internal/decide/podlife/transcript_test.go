@@ -1,45 +1,19 @@
 package podlife
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
-)
 
-var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
+	"github.com/everynode/everynode/test/transcript"
+)
 
 // TestTranscripts plays testdata/*.txt: a pod in YAML, then commands (see
 // world.command) with, below each, what the machine decided. A line "=>" is a status
 // as the API would get it: * is ready, # the restart count, + a true condition.
-func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no transcripts in testdata", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" && !*update {
-				t.Errorf("the machine decides otherwise now (-want +got; -update rewrites):\n%s", diff)
-			}
-		})
-	}
-}
+func TestTranscripts(t *testing.T) { transcript.Files(t, play) }
 
 // play returns the transcript with the machine's decisions written anew.
 func play(t *testing.T, transcript string) string {
