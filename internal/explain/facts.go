@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/everynode/everynode/internal/decide/daemonset"
+	"github.com/everynode/everynode/internal/decide/nodehealth"
 	"github.com/everynode/everynode/internal/decide/placement"
 )
 
@@ -25,6 +26,8 @@ type Facts struct {
 	Pods []*corev1.Pod
 	// RoomUnknown says why the pods that take room could not be listed; "" if they could.
 	RoomUnknown string
+	// Renewed is when the lease of a node that is not ready was last renewed, as far as it is known.
+	Renewed map[string]time.Time
 	// Events are the latest warnings about the DaemonSet itself, the newest first.
 	Events []*corev1.Event
 }
@@ -121,19 +124,39 @@ func (v *view) nodeNames() []string {
 	return names
 }
 
-// notReady says why a node does not run pods, "" if it does.
-func notReady(n *corev1.Node) string {
+// health reads a node's health; false if there is no such node.
+func (v *view) health(node string) (nodehealth.Health, bool) {
+	n := v.nodes[node]
 	if n == nil {
+		return nodehealth.Health{}, false
+	}
+	return nodehealth.Explain(n, v.facts.Renewed[node]), true
+}
+
+// trouble says why a node does not run pods, "" if it does.
+func (v *view) trouble(node string) string {
+	h, ok := v.health(node)
+	if !ok {
 		return ""
 	}
-	for i := range n.Status.Conditions {
-		c := &n.Status.Conditions[i]
-		if c.Type != corev1.NodeReady || c.Status == corev1.ConditionTrue {
-			continue
-		}
-		return "the node is not ready" + because(c.Reason, c.Message)
+	return oneLine(h.Trouble(v.facts.Now))
+}
+
+// word is trouble for a summary: "the node is silent".
+func (v *view) word(node string) string {
+	h, _ := v.health(node)
+	return "the node is " + h.Word()
+}
+
+// excluded is the brief of a node that the template excludes. A node that is only kept out by its own health is
+// not one that the DaemonSet was not made for.
+func (v *view) excluded(node string, reasons []placement.Reason) brief {
+	byHealth := func(r placement.Reason) bool { return r.Rule == placement.Taint && nodehealth.Bars(r.Taint) }
+	h, ok := v.health(node)
+	if ok && h.Ready != corev1.ConditionTrue && !slices.ContainsFunc(reasons, func(r placement.Reason) bool { return !byHealth(r) }) {
+		return brief{key: "excluded while " + v.word(node)}
 	}
-	return ""
+	return excludedBy(reasons)
 }
 
 // because joins what an object says about a condition: ": Reason: message".

@@ -151,10 +151,21 @@ func tainted(key, value string, effect corev1.TaintEffect) func(*corev1.Node) {
 	}
 }
 
+// down is silent for three minutes.
 func down(n *corev1.Node) {
+	n.CreationTimestamp = metav1.NewTime(epoch.Add(-time.Hour))
 	n.Status.Conditions = []corev1.NodeCondition{{
 		Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: "NodeStatusUnknown", Message: "Kubelet stopped posting node status.",
+		LastHeartbeatTime: metav1.NewTime(epoch.Add(-3 * time.Minute)),
 	}}
+}
+
+// unreachable is down, and tainted for it.
+func unreachable(n *corev1.Node) {
+	down(n)
+	for _, effect := range []corev1.TaintEffect{corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute} {
+		tainted(corev1.TaintNodeUnreachable, "", effect)(n)
+	}
 }
 
 func maxPods(n string) func(*corev1.Node) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/pager"
 
 	"github.com/everynode/everynode/internal/decide/daemonset"
+	"github.com/everynode/everynode/internal/decide/nodehealth"
 )
 
 const (
@@ -54,6 +56,9 @@ func (g *Gatherer) ForWhy(ctx context.Context, namespace, name string, nodes []s
 	if err := g.own(ctx, f); err != nil {
 		return nil, err
 	}
+	if err := g.leases(ctx, f); err != nil {
+		return nil, err
+	}
 	v := f.view()
 	if waiting := v.waitingForRoom(); len(waiting) > 0 {
 		if err := g.room(ctx, f, waiting); err != nil {
@@ -76,7 +81,49 @@ func (g *Gatherer) ForPlan(ctx context.Context, ds *appsv1.DaemonSet) (*Facts, e
 	if err := g.own(ctx, f); err != nil {
 		return nil, err
 	}
+	if err := g.leases(ctx, f); err != nil {
+		return nil, err
+	}
 	return f, g.room(ctx, f, nil)
+}
+
+// leases asks when the nodes that are not ready last renewed theirs. Who may not read them gets the answer without.
+func (g *Gatherer) leases(ctx context.Context, f *Facts) error {
+	f.Renewed = map[string]time.Time{}
+	note := func(l *coordinationv1.Lease) {
+		if l.Spec.RenewTime != nil {
+			f.Renewed[l.Name] = l.Spec.RenewTime.Time
+		}
+	}
+	var names []string
+	for _, n := range f.Nodes {
+		if h := nodehealth.Explain(n, time.Time{}); h.Ready != corev1.ConditionTrue {
+			names = append(names, n.Name)
+		}
+	}
+	if len(names) > fewNodes {
+		var all []*coordinationv1.Lease
+		err := list(ctx, metav1.ListOptions{}, func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return g.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).List(ctx, o)
+		}, &all)
+		if err != nil && !apierrors.IsForbidden(err) {
+			return fmt.Errorf("list leases of nodes: %w", err)
+		}
+		for _, l := range all {
+			note(l)
+		}
+		return nil
+	}
+	for _, name := range names {
+		l, err := g.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			note(l)
+		case !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err):
+			return fmt.Errorf("read the lease of node %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func (g *Gatherer) nodes(ctx context.Context, names []string) ([]*corev1.Node, error) {

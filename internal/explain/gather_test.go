@@ -11,6 +11,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/utils/ptr"
 )
 
 // server is an API in memory that answers dry runs without storing anything. calls are what was asked.
@@ -101,6 +103,31 @@ func TestForWhy(t *testing.T) {
 	}
 	if _, err = gatherer(client).ForWhy(t.Context(), "ops", "agent", []string{"n99"}); !apierrors.IsNotFound(err) {
 		t.Errorf("a node that does not exist: %v", err)
+	}
+}
+
+// The lease of a node that is not ready says since when: of each such node, or all at once when they are many.
+func TestForWhyLeases(t *testing.T) {
+	for silent, want := range map[int]string{1: "get leases kube-node-lease", fewNodes + 1: "list leases kube-node-lease"} {
+		objects := []runtime.Object{agent(), node("ready")}
+		for _, n := range nodes(silent) {
+			down(n)
+			objects = append(objects, n, &coordinationv1.Lease{
+				ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: n.Name},
+				Spec:       coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NewMicroTime(epoch.Add(-time.Minute)))},
+			})
+		}
+		client, calls := server(objects...)
+		f, err := gatherer(client).ForWhy(t.Context(), "ops", "agent", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f.Renewed) != silent || !f.Renewed["n01"].Equal(epoch.Add(-time.Minute)) {
+			t.Errorf("renewed: %v", f.Renewed)
+		}
+		if !slices.Contains(*calls, want) {
+			t.Errorf("asked for %q, want %q among it", *calls, want)
+		}
 	}
 }
 

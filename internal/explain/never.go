@@ -30,7 +30,7 @@ func (v *view) never() string {
 		if verdict.Outcome == placement.In {
 			open = append(open, name)
 		} else {
-			excluded.add(excludedBy(verdict.Reasons))
+			excluded.add(v.excluded(name, verdict.Reasons))
 		}
 	}
 	if len(open) == 0 {

@@ -165,7 +165,7 @@ func (r *rehearsal) report(node string) NodePlan {
 	default:
 		n.Action = Keep
 	}
-	n.explainPlacement()
+	r.explainPlacement(&n)
 	r.explainRoom(&n, x, &v)
 	return n
 }
@@ -182,11 +182,11 @@ func (n *NodePlan) explainUpdate(x *act) {
 	}
 }
 
-func (n *NodePlan) explainPlacement() {
+func (r *rehearsal) explainPlacement(n *NodePlan) {
 	if n.Placement.Outcome == placement.In {
 		return
 	}
-	n.brief = excludedBy(n.Placement.Reasons)
+	n.brief = r.excluded(n.Node, n.Placement.Reasons)
 	for _, reason := range n.Placement.Reasons {
 		n.Why = append(n.Why, reason.String())
 	}
@@ -200,7 +200,7 @@ func (n *NodePlan) explainPlacement() {
 
 // explainRoom says what the pod that was to come, or the node that was to have one, waits for.
 func (r *rehearsal) explainRoom(n *NodePlan, x *act, v *daemonset.Verdict) {
-	down := notReady(r.nodes[n.Node])
+	down := r.trouble(n.Node)
 	n.Room = x.lacks
 	switch {
 	case len(n.Room) > 0:
@@ -212,7 +212,7 @@ func (r *rehearsal) explainRoom(n *NodePlan, x *act, v *daemonset.Verdict) {
 			n.Why = append(n.Why, "unless the scheduler makes room by preemption (priority class "+class+")")
 		}
 	case down != "" && (n.Action == Create || n.Action == Update || n.Action == Delete):
-		n.brief = n.brief.or("the node is not ready")
+		n.brief = n.brief.or(r.word(n.Node))
 		n.Why = append(n.Why, down)
 	case n.Action == Wait && r.facts.DaemonSet.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType:
 		n.brief = brief{key: "OnDelete: the old pod stays until someone deletes it"}

@@ -92,8 +92,7 @@ func (r *rehearsal) isOurs(p *corev1.Pod) bool {
 }
 
 func (r *rehearsal) alive(node string) bool {
-	n := r.nodes[node]
-	return n != nil && notReady(n) == ""
+	return r.nodes[node] != nil && r.trouble(node) == ""
 }
 
 // act performs everything that the machine wants right now.

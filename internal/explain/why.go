@@ -145,7 +145,10 @@ func (v *view) explainOut(n *NodeReport) {
 	for _, r := range n.Placement.Reasons {
 		n.Why = append(n.Why, r.String())
 	}
-	n.brief = excludedBy(n.Placement.Reasons)
+	n.brief = v.excluded(n.Node, n.Placement.Reasons)
+	if down := v.trouble(n.Node); down != "" {
+		n.Why = append(n.Why, down)
+	}
 	for _, p := range n.Pods {
 		switch {
 		case p.Terminating:
@@ -187,7 +190,7 @@ func (v *view) explainMissing(n *NodeReport) {
 	if len(n.Room) > 0 {
 		return
 	}
-	if down := notReady(v.nodes[n.Node]); down != "" {
+	if down := v.trouble(n.Node); down != "" {
 		n.Why = append(n.Why, down)
 	}
 	if len(v.facts.Events) > 0 {
@@ -232,8 +235,8 @@ func (v *view) explainRoom(n *NodeReport) {
 }
 
 func (v *view) explainStarting(n *NodeReport, pod *daemonset.PodFact) {
-	if down := notReady(v.nodes[n.Node]); down != "" {
-		n.brief = brief{key: "the node is not ready"}
+	if down := v.trouble(n.Node); down != "" {
+		n.brief = brief{key: v.word(n.Node)}
 		n.Why = append(n.Why, down)
 	}
 	for _, t := range n.Troubles {
@@ -278,7 +281,7 @@ func (v *view) explainFailing(n *NodeReport) {
 		n.brief = n.brief.or(t.brief())
 		n.Why = append(n.Why, "pod "+t.Pod+", "+t.line(v.facts.Now))
 	}
-	if down := notReady(v.nodes[n.Node]); down != "" {
+	if down := v.trouble(n.Node); down != "" {
 		n.Why = append(n.Why, down)
 	}
 	if !n.RetryAt.IsZero() {
@@ -299,7 +302,7 @@ func (v *view) going(name string) string {
 	if len(p.Finalizers) > 0 {
 		s += ", held by finalizer " + strings.Join(p.Finalizers, ", ")
 	}
-	if down := notReady(v.nodes[p.Spec.NodeName]); down != "" {
+	if down := v.trouble(p.Spec.NodeName); down != "" {
 		s += "; " + down
 	}
 	return s

@@ -59,6 +59,26 @@ func TestWhyFleet(t *testing.T) {
 	}
 }
 
+// A silent node is not one that the DaemonSet was not made for, and its lease says since when it is silent.
+func TestWhySilent(t *testing.T) {
+	ds := agent()
+	f := &Facts{Now: epoch, DaemonSet: ds, Nodes: append(nodes(2), node("silent", unreachable), node("gpu", tainted("gpu", "", corev1.TaintEffectNoSchedule)))}
+	f.Pods = []*corev1.Pod{pod(ds, "n01"), pod(ds, "n02"), pod(ds, "silent", notReadyPod)}
+	for renewed, want := range map[time.Duration]string{
+		2 * time.Minute: "the node is silent: the last sign of life of its agent is 2m old",
+		2 * time.Second: "the node was silent: its agent is back since 2s, and has not said yet that it is ready",
+	} {
+		f.Renewed = map[string]time.Time{"silent": epoch.Add(-renewed)}
+		r := Why(f)
+		if want := "2 of 4 nodes; 1 excluded by taint gpu:NoSchedule, 1 excluded while the node is silent"; r.Summary != want {
+			t.Errorf("got  %s\nwant %s", r.Summary, want)
+		}
+		if got := strings.Join(r.Nodes[1].Why, "; "); !strings.Contains(got, want) {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
 // The example of the documentation, word for word.
 func TestWhySummary(t *testing.T) {
 	ds := agent(asks("500m", "1Mi"))
@@ -108,6 +128,15 @@ func TestWhyRules(t *testing.T) {
 		"NoExecute": {ds: agent(), node: tainted("gone", "", corev1.TaintEffectNoExecute),
 			pods:  func(ds *appsv1.DaemonSet) []*corev1.Pod { return []*corev1.Pod{pod(ds, "n")} },
 			state: daemonset.Out, why: "taint gone:NoExecute is not tolerated; pod agent-n is still there and has to go"},
+		"silent": {ds: agent(), node: unreachable, pods: func(ds *appsv1.DaemonSet) []*corev1.Pod { return []*corev1.Pod{pod(ds, "n", notReadyPod)} },
+			state: daemonset.Out, why: "the node is silent: the last sign of life of its agent is 3m old; pod agent-n was there before and stays"},
+		"not ready": {ds: agent(), node: func(n *corev1.Node) {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Reason: "KubeletNotReady", Message: "container runtime is down"}}
+		}, state: daemonset.Pending, why: "the node is not ready: KubeletNotReady: container runtime is down"},
+		"never reported": {ds: agent(), node: func(n *corev1.Node) {
+			n.CreationTimestamp, n.Status.Conditions = metav1.NewTime(epoch.Add(-5*time.Minute)), nil
+			tainted(corev1.TaintNodeNotReady, "", corev1.TaintEffectNoSchedule)(n)
+		}, state: daemonset.Out, why: "the node is silent: no agent has reported for it since it was registered 5m ago"},
 		"cordoned nodes are in": {ds: agent(), node: tainted(corev1.TaintNodeUnschedulable, "", corev1.TaintEffectNoSchedule),
 			pods: func(ds *appsv1.DaemonSet) []*corev1.Pod { return []*corev1.Pod{pod(ds, "n")} }, state: daemonset.In},
 		"memory": {ds: agent(asks("1m", "5Gi")), state: daemonset.Pending,

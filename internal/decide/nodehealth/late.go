@@ -11,6 +11,9 @@ import (
 // reported for that node yet.
 const reasonJoining = "Joining"
 
+// reasonNeverUpdated is upstream's word for a silent node that has never reported.
+const reasonNeverUpdated = "NodeStatusNeverUpdated"
+
 // vouched are the conditions that a node's agent answers for. NetworkUnavailable is the control plane's.
 var vouched = []corev1.NodeConditionType{corev1.NodeReady, corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure}
 
@@ -75,7 +78,7 @@ func unknown(obj *corev1.Node, now time.Time) []corev1.NodeCondition {
 		}
 		c.Status, c.LastTransitionTime = corev1.ConditionUnknown, metav1.NewTime(now)
 		if c.Reason, c.Message = "NodeStatusUnknown", "Kubelet stopped posting node status."; old == nil || never && kind == corev1.NodeReady {
-			c.Reason, c.Message = "NodeStatusNeverUpdated", "Kubelet never posted node status."
+			c.Reason, c.Message = reasonNeverUpdated, "Kubelet never posted node status."
 		}
 		out = append(out, c)
 	}
