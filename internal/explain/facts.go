@@ -105,13 +105,7 @@ func (v *view) lacks(node string) []placement.Reason {
 
 // tooSmall says what a pod asks for beyond all that the node has, even without any other pod.
 func (v *view) tooSmall(node string) []placement.Reason {
-	n := v.nodes[node]
-	if n == nil {
-		return nil
-	}
-	empty := placement.NewLedger()
-	empty.SetNode(placement.NodeOf(n))
-	return empty.Explain(node, v.template.Demand())
+	return v.ledger.TooSmall(node, v.template.Demand())
 }
 
 // nodeNames lists the nodes, sorted. Pods that wait for a node that is gone are not nodes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -387,5 +389,43 @@ func TestOptionsSayWhatIsMissing(t *testing.T) {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}
+	}
+}
+
+// What can never run is accepted, and the events say plainly why it does not.
+func TestNeverRunsIsSaid(t *testing.T) {
+	const large = "memory short by 1Ti: 1Ti asked, the node has 0 free; the node would be too small even if it were empty"
+	for name, x := range map[string]struct {
+		change func(*corev1.PodSpec)
+		want   string
+	}{
+		"contradiction": {func(s *corev1.PodSpec) {
+			s.NodeSelector = map[string]string{"disk": "ssd"}
+			s.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpNotIn, Values: []string{"ssd"}}}}},
+			}}}
+		}, "It can never run on any node: affinity term 1: disk not in (ssd) contradicts disk in (ssd)"},
+		"too large": {func(s *corev1.PodSpec) {
+			s.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Ti")}
+		}, large},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ds := testDaemonSet()
+			x.change(&ds.Spec.Template.Spec)
+			inBubble(t, []runtime.Object{testNode("n1"), ds}, func(c *cluster) {
+				c.rest()
+				c.change(func(ds *appsv1.DaemonSet) { ds.Spec.MinReadySeconds = 1 }) // says nothing new
+				c.rest()
+				var said []string
+				for len(c.events.Events) > 0 {
+					if e := <-c.events.Events; strings.Contains(e, "FailedPlacement") {
+						said = append(said, e)
+					}
+				}
+				if len(said) != 1 || !strings.Contains(said[0], x.want) {
+					t.Errorf("said %q, want %q once", said, x.want)
+				}
+			})
+		})
 	}
 }

@@ -73,6 +73,16 @@ func (c *Controller) noteNoRoom(d *daemon, x machine.Create) {
 	for i, r := range lacks {
 		words[i] = r.String()
 	}
+	if len(d.set.TooSmall(x.Node)) > 0 {
+		words = append(words, "the node would be too small even if it were empty")
+	}
 	c.note(d, corev1.EventTypeWarning, "FailedPlacement",
 		"No room on node %s for pod %s yet: %s", x.Node, x.Name, strings.Join(words, "; "))
+}
+
+// noteContradiction says that a template can run nowhere, whatever nodes there are. The API accepts it.
+func (c *Controller) noteContradiction(d *daemon) {
+	if clash := d.set.Contradiction(); clash != "" {
+		c.note(d, corev1.EventTypeWarning, "FailedPlacement", "It can never run on any node: %s", clash)
+	}
 }

@@ -47,12 +47,16 @@ func (c *Controller) removeDaemonSet(ds *daemonSet) {
 // setTemplateRevision tells the machine which revision the DaemonSet's template is; the first time it makes the
 // machine.
 func (c *Controller) setTemplateRevision(d *daemon, hash string) {
+	changed := d.revision != hash
 	d.revision, d.generation = hash, d.ds.Generation
 	if d.set == nil {
 		d.set = machine.New(d.ds, hash, machine.Options{Ledger: c.ledger, UnseenAfter: c.o.UnseenAfter})
 		c.tellAll(d)
 	} else {
 		d.set.SetSpec(d.ds, hash)
+	}
+	if changed {
+		c.noteContradiction(d)
 	}
 	c.enqueue(d)
 }

@@ -110,6 +110,17 @@ func (s *Set) Lacks(node string) []placement.Reason {
 	return s.ledger.Explain(node, s.spec.placement.Demand())
 }
 
+// TooSmall says what a pod of the set asks for beyond all that the node has.
+func (s *Set) TooSmall(node string) []placement.Reason {
+	if s.ledger == nil {
+		return nil
+	}
+	return s.ledger.TooSmall(node, s.spec.placement.Demand())
+}
+
+// Contradiction says why no node can ever have a pod of the set, whatever its labels; "" if one could.
+func (s *Set) Contradiction() string { return s.spec.placement.Contradiction() }
+
 // PodsOf returns the names of the set's pods that carry a revision hash, sorted. It costs O(pods).
 func (s *Set) PodsOf(revision string) []string {
 	var names []string

@@ -192,6 +192,20 @@ func (l *Ledger) Explain(node string, d *Demand) []Reason {
 	if a == nil || a.node == nil {
 		return []Reason{{Rule: PodCount, Wants: "a node", Has: "gone"}}
 	}
+	return a.explain(d)
+}
+
+// TooSmall says what a pod asks for beyond all that the node has, even without any other pod.
+func (l *Ledger) TooSmall(node string, d *Demand) []Reason {
+	a := l.accounts[node]
+	if a == nil || a.node == nil {
+		return nil
+	}
+	return (&account{node: a.node}).explain(d)
+}
+
+// explain returns every reason why the node has no room for one more pod.
+func (a *account) explain(d *Demand) []Reason {
 	var reasons []Reason
 	if a.pods+1 > a.node.MaxPods {
 		reasons = append(reasons, Reason{
