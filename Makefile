@@ -15,7 +15,7 @@ LDFLAGS    := -X github.com/everynode/everynode/internal/cli.version=$(VERSION) 
 	$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36 $(STAMP).gitCommit=$(COMMIT) $(STAMP).gitTreeState=clean
 STRIP      := -s -w
 
-.PHONY: help build up down test lint unit e2e soak bench bench-upstream packages test-packages toolchain clean
+.PHONY: help build up down test lint unit e2e conformance soak bench bench-upstream packages test-packages toolchain clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -43,6 +43,17 @@ unit: toolchain ## unit tests; objects from caches are checked for mutation
 
 e2e: build bin/kubectl ## the real binary, containerd and kubectl, several nodes (as root)
 	$(GO) test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
+
+SUITE := bin/conformance
+conformance: packages build bin/kubectl $(SUITE)/e2e.test $(SUITE)/ginkgo $(SUITE)/agnhost ## upstream's specs on two nodes, DaemonSets' if no FOCUS=regexp; SKIP=, PROCS=n (as root)
+	$(GO) test -tags conformance -count=1 -timeout 4h -v ./test/conformance
+
+$(SUITE)/e2e.test: test/upstream/suite/go.mod test/upstream/suite/suite_test.go | toolchain
+	@echo "building upstream's suite; the first time takes some minutes"
+	@cd test/upstream/suite && $(GO) test -c -ldflags "$(STRIP) $(subst +everynode,,$(LDFLAGS))" -o ../../../$@ .
+
+$(SUITE)/ginkgo $(SUITE)/agnhost &: test/upstream/suite/go.mod | toolchain
+	@cd test/upstream/suite && $(GO) build -ldflags "$(STRIP)" -o ../../../$(SUITE)/ tool
 
 soak: toolchain ## the DaemonSet machine: 50,000 histories against its oracle, 5,000 simulated worlds
 	$(GO) test -count=1 -timeout 60m -run 'TestAgreesWithOracle|TestConverges|TestNeverTwoOnANode|TestBudgetIsKept' ./internal/decide/daemonset -rapid.checks=50000

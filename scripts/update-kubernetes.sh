@@ -4,8 +4,8 @@
 # k8s.io/kubernetes asks for its staging modules at v0.0.0 and replaces them with
 # folders of its own tree; whoever imports it has to replace them too. The list is
 # read from the go.mod of that very version, so none is ever missing or left over.
-# test/upstream is a module of its own, and a module's replaces hold for itself only:
-# it gets the same lines.
+# test/upstream and test/upstream/suite are modules of their own, and a module's replaces
+# hold for itself only: they get the same lines.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=${1:?usage: update-kubernetes.sh v1.MINOR.PATCH}
@@ -15,7 +15,7 @@ gomod=$(go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/^\t"GoMod
 modules=$(sed -n 's#^\t\(k8s.io/[a-z-]*\) => ./staging.*#\1#p' "$gomod")
 
 # The root first: test/upstream requires it.
-for dir in . test/upstream; do
+for dir in . test/upstream test/upstream/suite; do
 	edits=(-require "k8s.io/kubernetes@$version")
 	for module in $(sed -nE 's#^(\t|replace )(k8s.io/[a-z-]*) => .*#\2#p' "$dir/go.mod"); do
 		edits+=(-dropreplace "$module")

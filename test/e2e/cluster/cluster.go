@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -89,6 +90,13 @@ func makeBridge(h *netlink.Handle) error {
 		return err
 	}
 	return linkUp(h, "br0")
+}
+
+// For is the same cluster for a subtest: what fails is that one.
+func (c *Cluster) For(t testing.TB) *Cluster {
+	of := *c
+	of.t = t
+	return &of
 }
 
 // StartServer starts the server; its data is what an earlier one left.
@@ -241,6 +249,27 @@ func (c *Cluster) plug(n *Node, number int) error {
 	})
 }
 
+// RoutePods lets the switch reach the pods of all nodes, as the router of a network would: the
+// server's proxy to pods needs it.
+func (c *Cluster) RoutePods() {
+	c.t.Helper()
+	for _, n := range c.Nodes {
+		node, err := c.Client().CoreV1().Nodes().Get(context.Background(), n.Name, metav1.GetOptions{})
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		pods, err := netlink.ParseIPNet(node.Spec.PodCIDR)
+		if err != nil {
+			c.t.Fatalf("%s: pod range: %v", n.Name, err)
+		}
+		if err := c.Switch.network(func(h *netlink.Handle) error {
+			return h.RouteReplace(&netlink.Route{Dst: pods, Gw: net.ParseIP(n.Address)})
+		}); err != nil {
+			c.t.Fatalf("route to the pods of %s: %v", n.Name, err)
+		}
+	}
+}
+
 // StartContainerd starts the node's container runtime and waits until it answers.
 func (n *Node) StartContainerd() {
 	n.t.Helper()
@@ -354,6 +383,18 @@ func (c *Cluster) KubectlWith(stdin string, args ...string) Result {
 	r, err := c.Switch.RunWith(ctx, stdin, append([]string{c.programs.Kubectl, "--kubeconfig", c.Kubeconfig()}, args...)...)
 	if err != nil {
 		c.t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
+	}
+	return r
+}
+
+// Everynode runs a command of everynode's as the administrator, with text on standard input.
+func (c *Cluster) Everynode(stdin string, args ...string) Result {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	r, err := c.Switch.RunWith(ctx, stdin, append(append([]string{c.programs.Everynode}, args...), "--kubeconfig", c.Kubeconfig())...)
+	if err != nil {
+		c.t.Fatalf("everynode %s: %v", strings.Join(args, " "), err)
 	}
 	return r
 }
