@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/agent/cgroups"
@@ -53,9 +55,31 @@ func oomScore(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) int64 
 	case class == corev1.PodQOSBestEffort || memoryCapacity <= 0:
 		return bestEffortScore
 	}
-	score := 1000 - 1000*c.Resources.Requests.Memory().Value()/memoryCapacity
+	score := 1000 - 1000*countedMemory(pod, c)/memoryCapacity
 	return min(max(score, 1000+guaranteedScore), bestEffortScore-1)
 }
+
+// countedMemory is the memory request by which a container's score is reckoned: its
+// own with its share of what the pod asks for beyond its containers. A sidecar has
+// at least as much as the least of the containers it serves, so as not to go first.
+func countedMemory(pod *corev1.Pod, c *corev1.Container) int64 {
+	request := memoryRequest(c)
+	sidecar := c.RestartPolicy != nil && slices.ContainsFunc(pod.Spec.InitContainers, func(i corev1.Container) bool { return i.Name == c.Name })
+	if sidecar && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		least := memoryRequest(&pod.Spec.Containers[0])
+		for i := range pod.Spec.Containers {
+			least = min(least, memoryRequest(&pod.Spec.Containers[i]))
+		}
+		request = max(request, least)
+	}
+	if r := pod.Spec.Resources; r != nil && !r.Requests.Memory().IsZero() {
+		own := resourcehelper.AggregateContainerRequests(pod, resourcehelper.PodResourcesOptions{})
+		request += (r.Requests.Memory().Value() - own.Memory().Value()) / int64(len(pod.Spec.Containers)+len(pod.Spec.InitContainers))
+	}
+	return request
+}
+
+func memoryRequest(c *corev1.Container) int64 { return c.Resources.Requests.Memory().Value() }
 
 // memoryCapacity is the machine's memory in bytes, or 0 if it cannot be read.
 func memoryCapacity() int64 {
