@@ -22,7 +22,7 @@ const (
 // owned are the conditions that the node decides, in the order it reports them.
 var owned = []corev1.PodConditionType{
 	corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled,
-	corev1.PodResizePending, corev1.PodResizeInProgress,
+	corev1.PodResizePending, corev1.PodResizeInProgress, corev1.AllContainersRestarting,
 }
 
 // conditions are those of others as they are, followed by the node's own.
@@ -39,7 +39,8 @@ func (d *decision) conditions(s *corev1.PodStatus) []corev1.PodCondition {
 		d.readyToStart(), d.initialized(s), d.podReady(containersReady), containersReady,
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	}
-	for _, c := range append(own, d.resizeConditions()...) {
+	own = append(own, d.resizeConditions()...)
+	for _, c := range append(own, d.restartingAll(s)...) {
 		list = append(list, d.stamp(c))
 	}
 	return list

@@ -37,6 +37,8 @@ type decision struct {
 	byName map[string][]Container
 	// sandbox is the one to use: the newest that is ready. Nil if none is.
 	sandbox *Sandbox
+	// reset is when a container's end last began a restart of all; see restartall.go.
+	reset time.Time
 	// basis is the status that this one follows.
 	basis *corev1.PodStatus
 }
@@ -74,6 +76,7 @@ func newDecision(f Facts, now time.Time) *decision {
 			break
 		}
 	}
+	d.findReset()
 	return d
 }
 

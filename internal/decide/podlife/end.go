@@ -58,7 +58,7 @@ func (d *decision) initFailed() bool {
 			continue
 		}
 		obs, ok := d.newest(c.Name)
-		if ok && obs.State == Exited && obs.ExitCode != 0 && !wantsRestart(&d.Pod.Spec, c.Container, obs.ExitCode) {
+		if ok && obs.State == Exited && obs.ExitCode != 0 && !d.restarts(c, obs) {
 			return true
 		}
 	}

@@ -167,5 +167,5 @@ func (t *tally) add(d *decision, c spec, cs *corev1.ContainerStatus) {
 // comesBack: the container, which ended with this code, runs again.
 func (d *decision) comesBack(c spec, exitCode int32) bool {
 	obs, ok := d.newest(c.Name)
-	return wantsRestart(&d.Pod.Spec, c.Container, exitCode) || ok && d.comesAgain(c, obs)
+	return wantsRestart(&d.Pod.Spec, c.Container, exitCode) || ok && (d.comesAgain(c, obs) || d.outdated(c, obs))
 }

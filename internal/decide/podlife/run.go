@@ -16,9 +16,11 @@ func (d *decision) run() {
 	if d.sandbox == nil {
 		d.makeSandbox()
 	}
-	d.restartUnwell()
-	d.resize()
-	d.startContainers()
+	if !d.killOutdated() {
+		d.restartUnwell()
+		d.resize()
+		d.startContainers()
+	}
 	d.collect(d.recordsWhileRunning())
 	d.probe()
 	if at, ok := d.deadline(); ok {
@@ -218,11 +220,25 @@ func (d *decision) mayStart(c spec, obs Container) bool {
 
 // backoffEnd is until when the container waits after its last end.
 func (d *decision) backoffEnd(obs Container) (time.Time, bool) {
-	if obs.State != Exited || !d.here(obs) || d.Again[obs.ID] == AtOnce {
+	if obs.State != Exited || !d.here(obs) || d.atOnce(obs) {
 		return time.Time{}, false
 	}
 	at := obs.Finished.Add(delayAfter(obs))
 	return at, d.now.Before(at)
+}
+
+// atOnce: the container did not end by itself, or it ends with all others; only the
+// one whose end began that waits.
+func (d *decision) atOnce(obs Container) bool {
+	if d.Again[obs.ID] == AtOnce {
+		return true
+	}
+	for _, c := range d.specs() {
+		if c.Name == obs.Name {
+			return d.outdated(c, obs) && !d.resets(c, obs)
+		}
+	}
+	return false
 }
 
 // nextAttempt gives the number of the next start and the delay to follow it.
@@ -233,7 +249,7 @@ func (d *decision) nextAttempt(c spec, obs Container, exists bool) (uint32, time
 		return obs.Attempt, obs.Delay
 	case exists && !d.here(obs): // a new sandbox begins with a fresh back-off
 		return obs.Attempt + 1, 0
-	case exists && d.Again[obs.ID] == AtOnce:
+	case exists && d.atOnce(obs):
 		return obs.Attempt + 1, obs.Delay
 	case exists:
 		return obs.Attempt + 1, longer(delayAfter(obs))
@@ -262,14 +278,15 @@ func (d *decision) here(c Container) bool { return d.sandbox != nil && c.Sandbox
 // completed: the init container has done its work in this sandbox.
 func (d *decision) completed(c spec) bool {
 	obs, ok := d.newest(c.Name)
-	return ok && d.here(obs) && obs.State == Exited && obs.ExitCode == 0
+	return ok && d.here(obs) && obs.State == Exited && obs.ExitCode == 0 && !d.outdated(c, obs)
 }
 
 // regularBegun: a container proper exists in this sandbox, so that all init
 // containers have done their work, even if their records are gone.
 func (d *decision) regularBegun() bool {
-	for _, c := range d.Pod.Spec.Containers {
-		if obs, ok := d.newest(c.Name); ok && d.here(obs) {
+	for i := range d.Pod.Spec.Containers {
+		c := spec{&d.Pod.Spec.Containers[i], regular}
+		if obs, ok := d.newest(c.Name); ok && d.here(obs) && !d.outdated(c, obs) {
 			return true
 		}
 	}

@@ -51,7 +51,7 @@ func (d *decision) restarts(c spec, obs Container) bool {
 		return true
 	case c.role == initial && !d.here(obs):
 		return true // a new sandbox is initialized anew
-	case d.comesAgain(c, obs):
+	case d.outdated(c, obs), d.comesAgain(c, obs):
 		return true
 	case c.role == initial && obs.ExitCode == 0:
 		return false
@@ -64,10 +64,8 @@ func (d *decision) restarts(c spec, obs Container) bool {
 func wantsRestart(pod *corev1.PodSpec, c *corev1.Container, exitCode int32) bool {
 	policy := string(pod.RestartPolicy)
 	if c.RestartPolicy != nil {
-		for _, rule := range c.RestartPolicyRules {
-			if rule.Action == corev1.ContainerRestartRuleActionRestart && matchesExit(rule.ExitCodes, exitCode) {
-				return true
-			}
+		if action, ok := ruleFor(c, exitCode); ok && action == corev1.ContainerRestartRuleActionRestart {
+			return true
 		}
 		policy = string(*c.RestartPolicy)
 	}
