@@ -143,7 +143,7 @@ func (p *parts) assemblePods() error {
 		NodeFacts: func() volumes.Facts { return facts },
 		Node:      p.node.Current,
 		DNS:       network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
-		RuntimeHandler: p.runtimeHandler,
+		RuntimeHandler: p.runtimeHandler, AllowedUnsafeSysctls: p.o.AllowedUnsafeSysctls,
 	})
 	if err != nil {
 		return err

@@ -53,6 +53,8 @@ type Options struct {
 	OfflinePods bool
 	// NodeLabels are set on the Node in addition to host name, architecture and system.
 	NodeLabels map[string]string
+	// AllowedUnsafeSysctls are sysctls that pods may set beside the safe ones.
+	AllowedUnsafeSysctls []string
 	// ListenLoopbackOnly keeps the node's own API (logs, exec, …) to 127.0.0.1.
 	ListenLoopbackOnly bool
 	// ListenPort is the port of that API.
@@ -97,6 +99,7 @@ func (o *Options) Configure(c *config.Config, given func(flag string) bool) {
 	if c.OfflinePods != nil && !given("offline-pods") {
 		o.OfflinePods = *c.OfflinePods
 	}
+	o.AllowedUnsafeSysctls = c.AllowedUnsafeSysctls
 }
 
 // Validate says of every option that cannot work its flag, its value and what would be right. It

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
 // The version and the kind that a file must name.
@@ -36,6 +38,9 @@ type Config struct {
 	// OfflinePods has the node keep a record of its DaemonSets' pods, to run them after a reboot
 	// with no server in sight.
 	OfflinePods *bool `json:"offlinePods,omitempty"`
+	// AllowedUnsafeSysctls are sysctls that pods may set beside the safe ones, by name or
+	// as net.core.*.
+	AllowedUnsafeSysctls []string `json:"allowedUnsafeSysctls,omitempty"`
 }
 
 // Load reads and checks a file. Its errors name the file, the field and what would be right.
@@ -118,6 +123,11 @@ func (c *Config) Validate() field.ErrorList {
 	var errs field.ErrorList
 	if p := c.StaticPodPath; p != nil && *p != "" && !filepath.IsAbs(*p) {
 		errs = append(errs, field.Invalid(field.NewPath("staticPodPath"), *p, "must be an absolute path, or empty for no static pods"))
+	}
+	for i, s := range c.AllowedUnsafeSysctls {
+		if err := podlife.CheckSysctl(s); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath("allowedUnsafeSysctls").Index(i), s, err.Error()))
+		}
 	}
 	return errs
 }

@@ -30,18 +30,19 @@ func TestParseRefuses(t *testing.T) {
 		text string
 		want []string // all in the error
 	}{
-		"an empty file":       {"# nothing\n", []string{"empty", "apiVersion: everynode.io/v1alpha1"}},
-		"no version":          {"staticPodPath: /x\n", []string{"apiVersion", "want apiVersion: everynode.io/v1alpha1"}},
-		"the kubelet's":       {"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 3\n", []string{"KubeletConfiguration", "same names"}},
-		"an unknown field":    {head + "staticPodPth: /x\n", []string{`unknown field "staticPodPth"`, "staticPodPath"}},
-		"another case":        {head + "staticpodpath: /x\n", []string{`unknown field "staticpodpath"`}},
-		"a wrong type":        {head + "staticPodPath: [1]\n", []string{"staticPodPath", "array", "string"}},
-		"another wrong type":  {head + "offlinePods: maybe\n", []string{"offlinePods", "string", "bool"}},
-		"the same twice":      {head + "offlinePods: true\nofflinePods: false\n", []string{"offlinePods", "line"}},
-		"a relative path":     {head + "staticPodPath: manifests\n", []string{"staticPodPath", `"manifests"`, "absolute"}},
-		"no YAML":             {head + "\tx: {\n", []string{"line 3"}},
-		"something else":      {"[]", []string{"array"}},
-		"a secret's contents": {"\x00\x01", []string{"control characters"}},
+		"an empty file":        {"# nothing\n", []string{"empty", "apiVersion: everynode.io/v1alpha1"}},
+		"no version":           {"staticPodPath: /x\n", []string{"apiVersion", "want apiVersion: everynode.io/v1alpha1"}},
+		"the kubelet's":        {"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 3\n", []string{"KubeletConfiguration", "same names"}},
+		"an unknown field":     {head + "staticPodPth: /x\n", []string{`unknown field "staticPodPth"`, "staticPodPath"}},
+		"another case":         {head + "staticpodpath: /x\n", []string{`unknown field "staticpodpath"`}},
+		"a wrong type":         {head + "staticPodPath: [1]\n", []string{"staticPodPath", "array", "string"}},
+		"another wrong type":   {head + "offlinePods: maybe\n", []string{"offlinePods", "string", "bool"}},
+		"the same twice":       {head + "offlinePods: true\nofflinePods: false\n", []string{"offlinePods", "line"}},
+		"a sysctl of the node": {head + "allowedUnsafeSysctls: [net.core.somaxconn, vm.swappiness]\n", []string{"allowedUnsafeSysctls[1]", "vm.swappiness", "whole node"}},
+		"a relative path":      {head + "staticPodPath: manifests\n", []string{"staticPodPath", `"manifests"`, "absolute"}},
+		"no YAML":              {head + "\tx: {\n", []string{"line 3"}},
+		"something else":       {"[]", []string{"array"}},
+		"a secret's contents":  {"\x00\x01", []string{"control characters"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse([]byte(c.text))

@@ -55,7 +55,7 @@ const (
 func (m *Manager) admitLocked(ctx context.Context, w *worker) {
 	pod := w.facts.Pod
 	if w.facts.Rejected = m.o.Refuse(pod); w.facts.Rejected == nil {
-		host := podlife.Host{Node: m.o.Node(), Allocatable: m.o.NodeFacts().Allocatable}
+		host := podlife.Host{Node: m.o.Node(), Allocatable: m.o.NodeFacts().Allocatable, UnsafeSysctls: m.o.AllowedUnsafeSysctls, AppArmor: m.apparmor}
 		admission := podlife.Admit(pod, m.admittedLocked(w), host)
 		if admission.Rejected != nil && admission.Rejected.Reason == podlife.NodeAffinity {
 			// A label that the pod was made for may not have got here yet.

@@ -65,6 +65,9 @@ type Options struct {
 	Node func() *corev1.Node
 	// FreshNode asks the API for it. Default: the Client does.
 	FreshNode func(ctx context.Context) (*corev1.Node, error)
+	// AllowedUnsafeSysctls are sysctls that pods may set beside the safe ones, by name or
+	// as net.core.*. Default: none.
+	AllowedUnsafeSysctls []string
 	// Refuse says why the node takes no pod, or not this one (pressure, shutdown), or nil.
 	// Default: it takes all.
 	Refuse func(pod *corev1.Pod) *podlife.Verdict

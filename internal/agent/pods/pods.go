@@ -25,7 +25,9 @@ type Manager struct {
 	cgroups *cgroups.Tree
 	prober  *probes.Prober
 	memory  int64
-	now     func() time.Time
+	// apparmor: the kernel enforces its profiles.
+	apparmor bool
+	now      func() time.Time
 	// looked is when relist last went round.
 	looked atomic.Pointer[time.Time]
 	// starts holds a token for each start under way.
@@ -51,7 +53,7 @@ func New(o Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		o: o, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), now: time.Now,
+		o: o, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), apparmor: hostAppArmor(), now: time.Now,
 		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{},
 	}
 	if o.CgroupRoot != "" {

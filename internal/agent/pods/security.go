@@ -1,8 +1,10 @@
 package pods
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
@@ -169,6 +171,12 @@ func (m *Manager) seccomp(p *corev1.SeccompProfile) (*runtimeapi.SecurityProfile
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: filepath.Join(m.o.SeccompDir, *p.LocalhostProfile)}, nil
 	}
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
+}
+
+// hostAppArmor tells whether the kernel enforces AppArmor profiles.
+func hostAppArmor() bool {
+	on, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && bytes.HasPrefix(on, []byte("Y"))
 }
 
 // apparmor gives the profile in its field and in the older form that containerd

@@ -21,6 +21,10 @@ type Host struct {
 	Node *corev1.Node
 	// Allocatable is what pods may ask for.
 	Allocatable corev1.ResourceList
+	// UnsafeSysctls are those that pods may set beside the safe ones.
+	UnsafeSysctls []string
+	// AppArmor: the kernel enforces AppArmor profiles.
+	AppArmor bool
 }
 
 // Admission is what becomes of a pod that is bound to this node.
@@ -44,8 +48,10 @@ const (
 // admitted before and have not ended. Reasons and messages are the kubelet's:
 // https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#self-healing-behavior
 func Admit(pod *corev1.Pod, others []*corev1.Pod, host Host) Admission {
-	if v := wrongSystem(pod); v != nil {
-		return Admission{Rejected: v}
+	for _, v := range []*Verdict{wrongSystem(pod), forbiddenSysctl(pod, host.UnsafeSysctls), unenforced(pod, host.AppArmor)} {
+		if v != nil {
+			return Admission{Rejected: v}
+		}
 	}
 	missing := crowded(others, host.Allocatable)
 	missing = append(missing, shortages(pod, others, host.Allocatable, inOrder(Requests(pod)))...)
