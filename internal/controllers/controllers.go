@@ -36,6 +36,9 @@ type Options struct {
 	Writer daemonset.Writer
 	// Room is the ledger of the nodes' room, which the scheduler asks too; nil when none does.
 	Room *daemonset.Room
+	// Sources are what the DaemonSet controller watches, straight at the registries; nil watches
+	// through the API.
+	Sources *daemonset.Sources
 	// Ranges takes the nodes' ranges straight to the registry; nil writes them through the API.
 	Ranges housekeeping.RangeWriter
 
@@ -174,7 +177,7 @@ func newDaemonSet(o Options, b record.EventBroadcaster) (*daemonset.Controller, 
 		return nil, err
 	}
 	return daemonset.New(daemonset.Options{
-		Client: client, Informers: o.Informers, Writer: o.Writer, Room: o.Room,
+		Client: client, Sources: o.Sources, Writer: o.Writer, Room: o.Room,
 		Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: name}),
 	})
 }

@@ -91,7 +91,7 @@ func (v *view) setPod(p *corev1.Pod) {
 	v.ledger.SetPod(p)
 	if p.Namespace == v.facts.DaemonSet.Namespace {
 		v.pods[p.Name] = p
-		v.set.SetPod(p)
+		v.set.SetPod(daemonset.PodOf(p))
 	}
 }
 

@@ -73,7 +73,7 @@ func (c *controller) see(x change) {
 		c.set.RemovePod(x.pod.Name, x.pod.UID)
 	default:
 		c.ledger.SetPod(x.pod)
-		c.set.SetPod(x.pod)
+		c.set.SetPod(machine.PodOf(x.pod))
 	}
 	c.step()
 }

@@ -31,8 +31,8 @@ import (
 // start makes a controller and returns what runs it until its context ends.
 type start func(context.Context, kubernetes.Interface, informers.SharedInformerFactory) (run func(context.Context), err error)
 
-func ours(_ context.Context, client kubernetes.Interface, factory informers.SharedInformerFactory) (func(context.Context), error) {
-	c, err := daemonset.New(daemonset.Options{Client: client, Informers: factory})
+func ours(_ context.Context, client kubernetes.Interface, _ informers.SharedInformerFactory) (func(context.Context), error) {
+	c, err := daemonset.New(daemonset.Options{Client: client})
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -365,27 +364,9 @@ func TestNoRoomLeavesThePodToTheScheduler(t *testing.T) {
 	})
 }
 
-func TestFreshness(t *testing.T) {
-	for _, tc := range []struct {
-		have, want string
-		ok         bool
-	}{
-		{"7", "7", true}, {"10", "9", true}, {"9", "10", false}, {"", "10", false}, {"", "", true}, {"", "0", true},
-	} {
-		if got := reached(tc.have, tc.want); got != tc.ok {
-			t.Errorf("reached(%q, %q) = %v", tc.have, tc.want, got)
-		}
-	}
-}
-
 func TestOptionsSayWhatIsMissing(t *testing.T) {
 	client := fake.NewClientset()
-	factory := informers.NewSharedInformerFactory(client, 0)
-	for _, o := range []Options{
-		{Informers: factory}, {Client: client},
-		{Client: client, Informers: factory, Parallelism: -1},
-		{Client: client, Informers: factory, UnseenAfter: -1},
-	} {
+	for _, o := range []Options{{}, {Client: client, Parallelism: -1}, {Client: client, UnseenAfter: -1}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v was accepted", o)
 		}

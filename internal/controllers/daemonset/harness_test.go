@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/record"
 )
@@ -44,12 +43,10 @@ func newCluster(t *testing.T, objects ...runtime.Object) *cluster {
 func (c *cluster) start() {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	factory := informers.NewSharedInformerFactory(c.client, 0)
-	controller, err := New(Options{Client: c.client, Informers: factory, Writer: c.writer, Recorder: c.events})
+	controller, err := New(Options{Client: c.client, Writer: c.writer, Recorder: c.events})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	factory.Start(ctx.Done())
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := controller.Run(ctx); err != nil {
@@ -59,7 +56,6 @@ func (c *cluster) start() {
 	c.stop = func() {
 		cancel()
 		running.Wait()
-		factory.Shutdown()
 	}
 }
 

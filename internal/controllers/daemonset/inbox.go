@@ -24,13 +24,11 @@ func (b *inbox) put(f func()) {
 	}
 }
 
-// take returns everything that has arrived. The slice is good until the call after the next.
+// take returns everything that has arrived. The slice is good until the next call; whoever takes clears it.
 func (b *inbox) take() []func() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	taken := b.items
-	b.items = b.spare[:0]
-	clear(b.spare)
-	b.spare = taken
+	b.items, b.spare = b.spare[:0], taken
 	return taken
 }

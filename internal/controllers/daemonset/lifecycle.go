@@ -11,7 +11,7 @@ import (
 func (c *Controller) setDaemonSet(ds *daemonSet) {
 	d := c.sets[ds.UID]
 	if d == nil {
-		d = &daemon{ds: ds}
+		d = &daemon{uid: ds.UID, ds: ds}
 		c.sets[ds.UID] = d
 		if c.namespaces[ds.Namespace] == nil {
 			c.namespaces[ds.Namespace] = map[types.UID]*daemon{}

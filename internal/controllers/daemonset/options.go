@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 )
@@ -13,9 +12,8 @@ import (
 type Options struct {
 	// Client reads live objects, patches owners and writes ControllerRevisions. Required.
 	Client kubernetes.Interface
-	// Informers is the factory whose DaemonSet, Pod, Node and ControllerRevision informers are
-	// watched. New asks it for them; whoever made it starts it, before Run or beside it. Required.
-	Informers informers.SharedInformerFactory
+	// Sources are listed and watched. Default: ClientSources(Client).
+	Sources *Sources
 	// Writer performs pod and status writes. Default: ClientWriter{Client}.
 	Writer Writer
 	// Room is the ledger of the nodes' room, for who shares it. Default: one of the controller's own.
@@ -24,7 +22,7 @@ type Options struct {
 	Recorder record.EventRecorder
 	// Parallelism bounds the writes in flight at any moment. Default 64.
 	Parallelism int
-	// UnseenAfter is how long one of our own writes may stay unseen by the informers before it is
+	// UnseenAfter is how long one of our own writes may stay unseen by the watch before it is
 	// looked up. Default 10s.
 	UnseenAfter time.Duration
 }
@@ -34,8 +32,6 @@ func (o *Options) Validate() error {
 	switch {
 	case o.Client == nil:
 		return fmt.Errorf("daemonset controller: Client is required")
-	case o.Informers == nil:
-		return fmt.Errorf("daemonset controller: Informers is required")
 	case o.Parallelism < 0 || o.Parallelism > 4096:
 		return fmt.Errorf("daemonset controller: Parallelism is %d, want 1 to 4096 (0: the default)", o.Parallelism)
 	case o.UnseenAfter < 0:
@@ -46,6 +42,10 @@ func (o *Options) Validate() error {
 
 // withDefaults returns o with every optional field set.
 func (o Options) withDefaults() Options {
+	if o.Sources == nil {
+		s := ClientSources(o.Client)
+		o.Sources = &s
+	}
 	if o.Writer == nil {
 		o.Writer = ClientWriter{Client: o.Client}
 	}

@@ -11,12 +11,11 @@ import (
 )
 
 // setNode tells every DaemonSet of a node, unless nothing that placement looks at has changed.
-func (c *Controller) setNode(n *corev1.Node) {
+func (c *Controller) setNode(known *placement.Node, seen bool, n *corev1.Node) *placement.Node {
 	node := placement.NodeOf(n)
-	if known := c.nodes[n.Name]; known != nil && known.Same(node) {
-		return
+	if seen && known.Same(node) {
+		return known
 	}
-	c.nodes[n.Name] = node
 	c.ledger.SetNode(node)
 	for _, d := range c.sets {
 		if d.set != nil {
@@ -24,10 +23,10 @@ func (c *Controller) setNode(n *corev1.Node) {
 			c.enqueue(d)
 		}
 	}
+	return node
 }
 
 func (c *Controller) removeNode(name string) {
-	delete(c.nodes, name)
 	c.ledger.RemoveNode(name)
 	for _, d := range c.sets {
 		if d.set != nil {
@@ -37,55 +36,77 @@ func (c *Controller) removeNode(name string) {
 	}
 }
 
-// setPod routes a pod to the DaemonSet that owns it, or, without a controller, to all that may adopt it.
-func (c *Controller) setPod(before, p *corev1.Pod) {
-	if before != nil && (before.UID != p.UID || ownerOf(before) != ownerOf(p)) {
-		c.unroute(before)
-	}
-	c.ledger.SetPod(p)
-	switch owner := ownerOf(p); {
-	case owner.foreign:
-	case owner.uid == "":
-		keep(c.orphans, p.Namespace, p)
-		for _, d := range c.namespaces[p.Namespace] {
-			c.tell(d, p)
-		}
-	default:
-		if d := c.sets[owner.uid]; d == nil || d.set == nil {
-			keep(c.parked, owner.uid, p)
-		} else {
-			c.tell(d, p)
-		}
-	}
+// podRef is what is kept of any pod of the cluster, beside its key, so that it can be found again where setPod took
+// it.
+type podRef struct {
+	uid   types.UID
+	owner owner
 }
 
-func (c *Controller) removePod(p *corev1.Pod) {
-	c.ledger.Remove(placement.PodKey(p.Namespace, p.Name))
-	c.unroute(p)
+// setPod routes a pod to the DaemonSet that owns it, or, without a controller, to all that may adopt it.
+func (c *Controller) setPod(before podRef, seen bool, p *corev1.Pod) podRef {
+	now := podRef{uid: p.UID, owner: c.shared(ownerOf(p))}
+	if seen && before != now {
+		c.unroute(keyOf(p), before)
+	}
+	c.ledger.SetPod(p)
+	switch {
+	case now.owner.foreign:
+	case now.owner.uid == "":
+		fact := machine.PodOf(p)
+		keep(c.orphans, p.Namespace, fact)
+		for _, d := range c.namespaces[p.Namespace] {
+			c.tell(d, fact)
+		}
+	default:
+		fact := machine.PodOf(p)
+		if d := c.sets[now.owner.uid]; d == nil || d.set == nil {
+			keep(c.parked, now.owner.uid, fact)
+		} else {
+			c.tell(d, fact)
+		}
+	}
+	if seen && before == now {
+		return before // in memory that is shared
+	}
+	return now
+}
+
+// shared is the owner with its UID in the one place where that is kept anyway.
+func (c *Controller) shared(o owner) owner {
+	if d := c.sets[o.uid]; d != nil {
+		o.uid = d.uid
+	}
+	return o
+}
+
+func (c *Controller) removePod(key types.NamespacedName, last podRef) {
+	c.ledger.Remove(placement.PodKey(key.Namespace, key.Name))
+	c.unroute(key, last)
 }
 
 // unroute takes a pod, as it was, back from where setPod took it.
-func (c *Controller) unroute(p *corev1.Pod) {
+func (c *Controller) unroute(key types.NamespacedName, last podRef) {
 	forget := func(d *daemon) {
 		if d != nil && d.set != nil {
-			d.set.RemovePod(p.Name, p.UID)
+			d.set.RemovePod(key.Name, last.uid)
 			c.enqueue(d)
 		}
 	}
-	switch owner := ownerOf(p); {
-	case owner.foreign:
-	case owner.uid == "":
-		drop(c.orphans, p.Namespace, p.Name)
-		for _, d := range c.namespaces[p.Namespace] {
+	switch {
+	case last.owner.foreign:
+	case last.owner.uid == "":
+		drop(c.orphans, key.Namespace, key.Name)
+		for _, d := range c.namespaces[key.Namespace] {
 			forget(d)
 		}
 	default:
-		drop(c.parked, owner.uid, p.Name)
-		forget(c.sets[owner.uid])
+		drop(c.parked, last.owner.uid, key.Name)
+		forget(c.sets[last.owner.uid])
 	}
 }
 
-func (c *Controller) tell(d *daemon, p *corev1.Pod) {
+func (c *Controller) tell(d *daemon, p *machine.Pod) {
 	if d.set != nil {
 		d.set.SetPod(p)
 		c.enqueue(d)
@@ -124,14 +145,14 @@ func ownerOf(o metav1.Object) owner {
 	}
 }
 
-func keep[K comparable](m map[K]map[string]*corev1.Pod, key K, p *corev1.Pod) {
+func keep[K comparable](m map[K]map[string]*machine.Pod, key K, p *machine.Pod) {
 	if m[key] == nil {
-		m[key] = map[string]*corev1.Pod{}
+		m[key] = map[string]*machine.Pod{}
 	}
 	m[key][p.Name] = p
 }
 
-func drop[K comparable](m map[K]map[string]*corev1.Pod, key K, name string) {
+func drop[K comparable](m map[K]map[string]*machine.Pod, key K, name string) {
 	if delete(m[key], name); len(m[key]) == 0 {
 		delete(m, key)
 	}

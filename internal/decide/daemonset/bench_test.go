@@ -83,7 +83,7 @@ func BenchmarkReadinessFlip(b *testing.B) {
 					q = down
 				}
 				w.ledger.SetPod(q)
-				w.set.SetPod(q)
+				w.set.SetPod(PodOf(q))
 				a := w.set.Next(w.now, 64)
 				if a.Status == nil {
 					b.Fatal("the flip is not in the status")
@@ -155,7 +155,7 @@ func BenchmarkFirstRollout(b *testing.B) {
 							q := *p
 							as(&q)
 							w.ledger.SetPod(&q)
-							w.set.SetPod(&q)
+							w.set.SetPod(PodOf(&q))
 						}
 						made++
 					}

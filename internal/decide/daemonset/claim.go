@@ -3,7 +3,6 @@ package daemonset
 import (
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -27,9 +26,9 @@ func claimBefore(a, b *claim) bool {
 }
 
 // setClaim notes what the pod's role asks for.
-func (s *Set) setClaim(p *corev1.Pod, r role) {
+func (s *Set) setClaim(p *Pod, r role) {
 	c := s.claims[p.Name]
-	wanted := (r == orphan && TargetNode(p) != "") || r == released
+	wanted := (r == orphan && p.Node != "") || r == released
 	if c != nil && (!wanted || c.uid != p.UID || c.release != (r == released)) {
 		s.dropClaim(p.Name, "")
 		c = nil

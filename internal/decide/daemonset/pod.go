@@ -5,46 +5,69 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// pod is what the machine keeps of a pod.
-type pod struct {
-	name    string
-	uid     types.UID
-	slot    *slot
-	created int64 // unix seconds, the precision that the API stores
+// Pod is what the machine needs to know of a pod: a few words beside the pod's own labels. It is immutable.
+type Pod struct {
+	Namespace, Name string
+	UID             types.UID
+	Labels          labels.Set
+	// Controlled says that the pod has a controller; Controller is its UID.
+	Controlled bool
+	Controller types.UID
+	// Node is where the pod is or belongs: see TargetNode.
+	Node string
 
+	facts
+}
+
+// facts are those of a pod that change in its life.
+type facts struct {
+	created int64 // unix seconds, the precision that the API stores
 	// readySince is when the pod became ready; meaningful only while ready.
 	readySince time.Time
-	// askedAt is when we asked for it to be deleted; zero when we did not, or it did not work.
-	askedAt time.Time
-	// doubted says that a delete did not report success: the pod may be going, and the budget counts it so.
-	doubted bool
-
-	revision   string // label controller-revision-hash
-	generation string // label pod-template-generation
 
 	bound       bool
 	ready       bool
 	failed      bool
 	succeeded   bool
 	terminating bool // a deletion timestamp is set
-	orphan      bool // matches, but is not ours yet
 }
 
-// readPod takes the facts from a pod.
-func readPod(p *corev1.Pod) pod {
-	f := pod{
-		name:        p.Name,
-		uid:         p.UID,
-		created:     p.CreationTimestamp.Unix(),
-		revision:    p.Labels[revisionLabel],
-		generation:  p.Labels[generationLabel],
-		bound:       p.Spec.NodeName != "",
-		failed:      p.Status.Phase == corev1.PodFailed,
-		succeeded:   p.Status.Phase == corev1.PodSucceeded,
-		terminating: p.DeletionTimestamp != nil,
+// pod is what the machine keeps of a pod.
+type pod struct {
+	name string
+	uid  types.UID
+	slot *slot
+	facts
+
+	// askedAt is when we asked for it to be deleted; zero when we did not, or it did not work.
+	askedAt time.Time
+	// doubted says that a delete did not report success: the pod may be going, and the budget counts it so.
+	doubted bool
+	orphan  bool // matches, but is not ours yet
+
+	revision   string // label controller-revision-hash
+	generation string // label pod-template-generation
+}
+
+// PodOf takes the facts from a pod, which is only read, and whose labels must not be changed later.
+func PodOf(p *corev1.Pod) *Pod {
+	f := &Pod{
+		Namespace: p.Namespace, Name: p.Name, UID: p.UID, Labels: p.Labels,
+		Node: TargetNode(p),
+		facts: facts{
+			created:     p.CreationTimestamp.Unix(),
+			bound:       p.Spec.NodeName != "",
+			failed:      p.Status.Phase == corev1.PodFailed,
+			succeeded:   p.Status.Phase == corev1.PodSucceeded,
+			terminating: p.DeletionTimestamp != nil,
+		},
+	}
+	if owner := metav1.GetControllerOfNoCopy(p); owner != nil {
+		f.Controlled, f.Controller = true, owner.UID
 	}
 	for i := range p.Status.Conditions {
 		if c := &p.Status.Conditions[i]; c.Type == corev1.PodReady {

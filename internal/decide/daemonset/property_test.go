@@ -291,7 +291,7 @@ func TestOrderOfFactsDoesNotMatter(t *testing.T) {
 			}
 			for _, name := range slices.Sorted(maps.Keys(h.pods)) {
 				p := h.pods[name]
-				facts = append(facts, func(s *Set, l *placement.Ledger) { l.SetPod(p); s.SetPod(p) })
+				facts = append(facts, func(s *Set, l *placement.Ledger) { l.SetPod(p); s.SetPod(PodOf(p)) })
 			}
 			rand.New(rand.NewSource(seed)).Shuffle(len(facts), func(i, j int) { facts[i], facts[j] = facts[j], facts[i] })
 			l := placement.NewLedger()

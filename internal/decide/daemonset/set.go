@@ -5,8 +5,6 @@ import (
 
 	"github.com/everynode/everynode/internal/decide/placement"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -23,7 +21,7 @@ type Set struct {
 	promised map[string]*slot   // by pod name: creates not seen yet
 	claims   map[string]*claim  // by pod name
 	buried   map[types.UID]bool // pods known to be gone that the watch may still bring up
-	labelled map[string]int     // revision hash → how many of our pods carry it
+	labelled labelled
 
 	changed []*slot // facts changed: to be counted anew
 	timers  heap[*slot]
@@ -56,7 +54,7 @@ func New(ds *appsv1.DaemonSet, revision string, o Options) *Set {
 		promised: map[string]*slot{},
 		claims:   map[string]*claim{},
 		buried:   map[types.UID]bool{},
-		labelled: map[string]int{},
+		labelled: labelled{},
 	}
 	if s.unseen == 0 {
 		s.unseen = 10 * time.Second
@@ -127,38 +125,30 @@ func (s *Set) judge(sl *slot) {
 
 // SetPod tells a pod of the DaemonSet's namespace: one of its own, or any that has no controller. Others are
 // ignored, and forgotten if they were known. p is only read.
-func (s *Set) SetPod(p *corev1.Pod) {
+func (s *Set) SetPod(p *Pod) {
 	if s.buried[p.UID] {
 		return
 	}
-	node := TargetNode(p)
 	role := s.roleOf(p)
 	known := s.pods[p.Name]
-	if known != nil && (known.uid != p.UID || known.slot.name != node || role == stranger) {
+	if known != nil && (known.uid != p.UID || known.slot.name != p.Node || role == stranger) {
 		s.detach(known)
 		known = nil
 	}
 	s.setClaim(p, role)
-	if role == stranger || role == released || node == "" {
+	if role == stranger || role == released || p.Node == "" {
 		if known != nil {
 			s.detach(known)
 		}
 		return
 	}
 
-	fact := readPod(p)
-	fact.orphan = role == orphan
 	if known == nil {
-		known = &pod{}
-		fact.slot = s.slot(node)
-		*known = fact
+		known = &pod{name: p.Name, uid: p.UID, slot: s.slot(p.Node)}
 		s.attach(known)
-	} else {
-		s.labelled[known.revision]--
-		fact.slot, fact.askedAt, fact.doubted = known.slot, known.askedAt, known.doubted
-		*known = fact
-		s.labelled[known.revision]++
 	}
+	known.facts, known.orphan = p.facts, role == orphan
+	s.label(known, p.Labels)
 	if sl := s.promised[p.Name]; sl != nil {
 		sl.promise.seen = p.UID
 		s.keepPromise(sl)
@@ -189,16 +179,15 @@ const (
 	released             // ours by owner, but the selector no longer matches: to be released
 )
 
-func (s *Set) roleOf(p *corev1.Pod) role {
+func (s *Set) roleOf(p *Pod) role {
 	if p.Namespace != s.spec.namespace {
 		return stranger
 	}
-	owner := metav1.GetControllerOfNoCopy(p)
-	matches := s.spec.selector.Matches(labels.Set(p.Labels))
+	matches := s.spec.selector.Matches(p.Labels)
 	switch {
-	case owner == nil && matches && p.DeletionTimestamp == nil:
+	case !p.Controlled && matches && !p.terminating:
 		return orphan
-	case owner == nil || owner.UID != s.spec.uid:
+	case !p.Controlled || p.Controller != s.spec.uid:
 		return stranger
 	case !matches:
 		return released
@@ -209,16 +198,27 @@ func (s *Set) roleOf(p *corev1.Pod) role {
 
 func (s *Set) attach(p *pod) {
 	s.pods[p.name] = p
-	s.labelled[p.revision]++
+	s.labelled.add("", 1)
 	p.slot.hold(p)
 	s.change(p.slot)
 }
 
+// label notes which revision the pod is of. All pods of a revision share one string.
+func (s *Set) label(p *pod, of labels.Set) {
+	if g := of[generationLabel]; p.generation != g {
+		if p.generation = g; g == s.spec.templateGeneration {
+			p.generation = s.spec.templateGeneration
+		}
+	}
+	if r := of[revisionLabel]; p.revision != r {
+		s.labelled.add(p.revision, -1)
+		p.revision = s.labelled.add(r, 1)
+	}
+}
+
 func (s *Set) detach(p *pod) {
 	delete(s.pods, p.name)
-	if s.labelled[p.revision]--; s.labelled[p.revision] == 0 {
-		delete(s.labelled, p.revision)
-	}
+	s.labelled.add(p.revision, -1)
 	p.slot.drop(p)
 	s.change(p.slot)
 }
@@ -251,7 +251,28 @@ func (s *Set) wake(sl *slot, at time.Time) {
 
 // HasRevision says whether any pod of the set, also one on its way out, carries the revision hash: such a
 // revision must be kept.
-func (s *Set) HasRevision(hash string) bool { return s.labelled[hash] > 0 }
+func (s *Set) HasRevision(hash string) bool { return s.labelled[hash] != nil }
+
+// labelled counts the pods that carry each revision hash.
+type labelled map[string]*carried
+
+type carried struct {
+	hash string
+	pods int
+}
+
+// add counts n more pods, and returns the hash in the memory that its pods share.
+func (l labelled) add(hash string, n int) string {
+	c := l[hash]
+	if c == nil {
+		c = &carried{hash: hash}
+		l[hash] = c
+	}
+	if c.pods += n; c.pods == 0 {
+		delete(l, hash)
+	}
+	return c.hash
+}
 
 // Pods returns how many pods the set knows of.
 func (s *Set) Pods() int { return len(s.pods) }

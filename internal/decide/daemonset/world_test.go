@@ -89,7 +89,7 @@ func (w *world) sendNode(s *Set, n *corev1.Node) {
 
 func (w *world) sendPod(s *Set, p *corev1.Pod) {
 	w.ledger.SetPod(p)
-	s.SetPod(p)
+	s.SetPod(PodOf(p))
 }
 
 func testNode(name string) *corev1.Node {

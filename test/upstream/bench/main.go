@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ type result struct {
 	Flip          time.Duration `json:"flip"`
 	FlipAtOnce    time.Duration `json:"flipAtOnce"`
 	Join          time.Duration `json:"join"`
+	JoinCreated   time.Duration `json:"joinCreated"`
 	BytesPerNode  int           `json:"bytesPerNode"`
 	Failed        string        `json:"failed,omitempty"`
 }
@@ -42,12 +44,17 @@ func main() {
 	ourSizes := flag.String("ours", "1000,20000,100000", "numbers of nodes for ours")
 	timeout := flag.Duration("timeout", 10*time.Minute, "limit of one measurement")
 	events := flag.Int("events", 60, "readiness flips, and joining nodes, to average over")
-	one := flag.String("measure", "", "measure one controller (upstream, ours, none) in this process and print JSON")
+	one := flag.String("measure", "", "measure one controller (upstream, ours) in this process and print JSON")
 	nodes := flag.Int("nodes", 0, "number of nodes for -measure")
+	idle := flag.Bool("idle", false, "with -measure: no DaemonSet, memory only")
+	profile := flag.String("cpuprofile", "", "with -measure: write a CPU profile to this file")
 	flag.Parse()
 
 	if *one != "" {
-		if err := json.NewEncoder(os.Stdout).Encode(measure(*one, *nodes, *events)); err != nil {
+		stop := startProfile(*profile)
+		r := measure(*one, *nodes, *events, *idle)
+		stop()
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
 			fail(err)
 		}
 		return
@@ -62,21 +69,32 @@ func main() {
 			columns = append(columns, column{x.who, n})
 		}
 	}
-	var results []result
-	caches := map[int]result{} // by number of nodes: informers without a controller
+	var results, idles []result
 	for _, c := range columns {
-		if _, done := caches[c.nodes]; !done {
-			caches[c.nodes] = inProcess(column{"none", c.nodes}, *events, *timeout)
-		}
-		results = append(results, inProcess(c, *events, *timeout))
+		idles = append(idles, inProcess(c, *timeout, "-idle"))
+		results = append(results, inProcess(c, *timeout, "-events", strconv.Itoa(*events)))
 	}
-	printTable(columns, results, caches)
+	printTable(columns, results, idles)
+}
+
+// startProfile writes a CPU profile until stop is called; without a file's name it does nothing.
+func startProfile(name string) (stop func()) {
+	if name == "" {
+		return func() {}
+	}
+	f, err := os.Create(name)
+	must(err)
+	must(pprof.StartCPUProfile(f))
+	return func() {
+		pprof.StopCPUProfile()
+		must(f.Close())
+	}
 }
 
 // inProcess measures in a new process, so that neither memory nor CPU is another's.
-func inProcess(c column, events int, timeout time.Duration) result {
+func inProcess(c column, timeout time.Duration, more ...string) result {
 	fmt.Fprintf(os.Stderr, "bench: %s, %d nodes\n", c.who, c.nodes)
-	cmd := exec.Command(os.Args[0], "-measure", c.who, "-nodes", strconv.Itoa(c.nodes), "-events", strconv.Itoa(events))
+	cmd := exec.Command(os.Args[0], append([]string{"-measure", c.who, "-nodes", strconv.Itoa(c.nodes)}, more...)...)
 	cmd.Stderr = os.Stderr
 	timer := time.AfterFunc(timeout, func() { _ = cmd.Process.Kill() })
 	defer timer.Stop()
@@ -92,7 +110,7 @@ func inProcess(c column, events int, timeout time.Duration) result {
 	return r
 }
 
-func printTable(columns []column, results []result, caches map[int]result) {
+func printTable(columns []column, results, idles []result) {
 	row := func(what string, cell func(int, result) string) {
 		cells := []string{what}
 		for i, r := range results {
@@ -115,14 +133,15 @@ func printTable(columns []column, results []result, caches map[int]result) {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.3g ms", float64(d.Microseconds())/1000) }
 	row("a pod turns (not) ready, until the status says so: CPU", func(_ int, r result) string { return ms(r.Flip) })
 	row("1,000 pods turn unready at once: CPU per pod", func(_ int, r result) string { return ms(r.FlipAtOnce) })
+	row("a node joins, until its pod is created: CPU", func(_ int, r result) string { return ms(r.JoinCreated) })
 	row("a node joins, until the status counts its pod ready: CPU", func(_ int, r result) string { return ms(r.Join) })
 	row("first rollout: CPU per pod", func(_ int, r result) string { return ms(r.RolloutPerPod) })
 	row("first rollout: time", func(_ int, r result) string { return fmt.Sprintf("%.3g s", r.Rollout.Seconds()) })
 	row("first rollout: status writes", func(_ int, r result) string { return strconv.Itoa(r.StatusWrites) })
-	row("memory per node, caches of nodes and pods included", func(_ int, r result) string { return thousands(r.BytesPerNode) + " B" })
-	row("of it the controller's own", func(i int, r result) string {
-		return thousands(r.BytesPerNode-caches[columns[i].nodes].BytesPerNode) + " B"
+	row("memory per node and DaemonSet, pods' cache included", func(i int, r result) string {
+		return thousands(r.BytesPerNode-idles[i].BytesPerNode) + " B"
 	})
+	row("memory per node besides, without a DaemonSet", func(i int, _ result) string { return thousands(idles[i].BytesPerNode) + " B" })
 }
 
 // thousands writes 100000 as 100,000.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/everynode/everynode/internal/controllers/daemonset"
 	machine "github.com/everynode/everynode/internal/decide/daemonset"
-	"github.com/everynode/everynode/internal/decide/placement"
 	"github.com/everynode/everynode/test/upstream/memory"
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
@@ -33,17 +32,19 @@ import (
 type cluster struct {
 	api      *memory.API
 	statuses watch.Interface
+	created  chan struct{} // a token for each pod that a controller has created since it was asked for
 	writes   int
 	nodes    int
 }
 
-// measure runs one controller ("ours", "upstream") or only the informers ("none") on n nodes.
-func measure(who string, n, events int) result {
+// measure runs one controller ("ours", "upstream") on n nodes. With idle there is no DaemonSet, and nothing is measured
+// but memory.
+func measure(who string, n, events int, idle bool) result {
 	utilruntime.ErrorHandlers = nil // they print what upstream retries
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
 	defer cancel()
-	c := &cluster{api: memory.New()}
-	c.api.Started = started
+	c := &cluster{api: memory.New(), created: make(chan struct{}, 1)}
+	c.api.Started = c.started
 	before := heap()
 	for range n {
 		c.join()
@@ -53,16 +54,17 @@ func measure(who string, n, events int) result {
 	must(start(ctx, who, client, factory))
 	c.observe(ctx, client)
 	r := result{Nodes: n}
-	if who == "none" {
-		c.fill()
+	if idle {
+		settle()
 	} else {
 		r.Rollout, r.RolloutPerPod = c.rollout(n)
 		r.StatusWrites = c.writes
 		r.Flip = c.flips(events)
+		r.JoinCreated = c.joinsCreated(events)
 		r.Join = c.joins(events)
 		r.FlipAtOnce = c.flipsAtOnce(1000)
 	}
-	awaitCached(factory, c.nodes)
+	settle()
 	c.api.Forget()
 	r.BytesPerNode = int(heap()-before) / c.nodes
 	runtime.KeepAlive(factory)
@@ -78,7 +80,7 @@ func start(ctx context.Context, who string, client kubernetes.Interface, factory
 		b := record.NewBroadcaster(record.WithContext(ctx))
 		b.StartRecordingToSink(&coreclient.EventSinkImpl{Interface: client.CoreV1().Events("")})
 		c, err := daemonset.New(daemonset.Options{
-			Client: client, Informers: factory,
+			Client: client,
 			Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "daemonset-controller"}),
 		})
 		if err != nil {
@@ -92,13 +94,8 @@ func start(ctx context.Context, who string, client kubernetes.Interface, factory
 			return err
 		}
 		run = func() { c.Run(ctx, 2) }
-	case "none":
-		apps.DaemonSets().Informer()
-		core.Pods().Informer()
-		core.Nodes().Informer()
-		run = func() {}
 	default:
-		return fmt.Errorf("-measure is %q, want ours, upstream or none", who)
+		return fmt.Errorf("-measure is %q, want ours or upstream", who)
 	}
 	factory.StartWithContext(ctx)
 	factory.WaitForCacheSyncWithContext(ctx)
@@ -171,6 +168,24 @@ func (c *cluster) joins(events int) time.Duration {
 	})
 }
 
+// joinsCreated adds nodes one by one, and counts what that costs until the node's pod is created.
+func (c *cluster) joinsCreated(events int) time.Duration {
+	pods := c.api.CountPods()
+	var sum time.Duration
+	c.inBursts(events, 2, func(i int) {
+		select {
+		case <-c.created: // left over from before
+		default:
+		}
+		cpu := cpuTime()
+		c.join()
+		<-c.created
+		sum += cpuTime() - cpu
+		c.await(pods + i + 1)
+	})
+	return sum / time.Duration(events)
+}
+
 // inBursts returns the CPU time per event. A controller may write statuses that follow each other closely with a
 // pause between, and to wake an idle process up costs more than what is to be measured: so there is a rest after
 // every few events, which is counted, for what a controller does after the last status is.
@@ -199,19 +214,12 @@ func (c *cluster) join() {
 	c.api.Put(n)
 }
 
-// fill stores the pods that a controller would create.
-func (c *cluster) fill() {
-	set := machine.New(daemonSet(), "12345", machine.Options{})
-	for _, n := range c.api.Nodes() {
-		set.SetNode(placement.NodeOf(n))
-	}
-	for _, x := range set.Next(time.Now(), c.nodes).Creates {
-		c.api.Put(started(x.Template.Pod(x)))
-	}
-}
-
 // started is the pod as its node reports it running and ready; one that waits for a scheduler is bound at once.
-func started(stored *corev1.Pod) *corev1.Pod {
+func (c *cluster) started(stored *corev1.Pod) *corev1.Pod {
+	select {
+	case c.created <- struct{}{}:
+	default:
+	}
 	next := *stored // what is not set here is shared: neither version is ever changed
 	p := &next
 	p.Spec.NodeName = machine.TargetNode(p)
@@ -240,14 +248,6 @@ func daemonSet() *appsv1.DaemonSet {
 
 // settle lets what goes on after the last status end.
 func settle() { time.Sleep(2 * time.Second) }
-
-// awaitCached waits until the informers hold every node's pod.
-func awaitCached(factory informers.SharedInformerFactory, pods int) {
-	for len(factory.Core().V1().Pods().Informer().GetStore().ListKeys()) < pods {
-		time.Sleep(10 * time.Millisecond)
-	}
-	settle()
-}
 
 // heap is what is in use after a collection.
 func heap() int64 {
