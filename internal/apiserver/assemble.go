@@ -56,6 +56,7 @@ type assembly struct {
 	server    *genericapiserver.GenericAPIServer
 	core      coreKinds
 	writer    *direct.Writer
+	sources   *direct.Sources
 }
 
 func assemble(ctx context.Context, o *Options, l net.Listener) (*assembly, error) {
@@ -222,7 +223,7 @@ func (a *assembly) health() error {
 	return nil
 }
 
-// direct makes the writer for controllers in this process, over the same registries and checks.
+// direct makes the writer and the sources for controllers in this process, over the same registries and checks.
 func (a *assembly) direct() error {
 	w, err := direct.New(direct.Options{
 		Pods:                 a.core.pods,
@@ -232,7 +233,7 @@ func (a *assembly) direct() error {
 		AuditBackend:         a.generic.AuditBackend,
 		AuditPolicyEvaluator: a.generic.AuditPolicyRuleEvaluator,
 	})
-	a.writer = w
+	a.writer, a.sources = w, direct.NewSources(a.core.daemonSets, a.core.revisions, a.core.nodes, a.core.pods)
 	return err
 }
 

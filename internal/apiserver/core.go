@@ -33,6 +33,8 @@ import (
 	"k8s.io/kubernetes/pkg/registry/core/service/portallocator"
 	servicestore "k8s.io/kubernetes/pkg/registry/core/service/storage"
 	serviceaccountstore "k8s.io/kubernetes/pkg/registry/core/serviceaccount/storage"
+
+	"github.com/everynode/everynode/internal/apiserver/direct"
 )
 
 // eventTTL is how long an event is kept after its last occurrence.
@@ -41,8 +43,10 @@ const eventTTL = time.Hour
 // coreKinds are the registries that other parts of the server need besides serving them.
 type coreKinds struct {
 	pods            *podstore.REST
-	nodes           rest.Updater
+	nodes           *nodestore.REST
+	daemonSets      direct.Registry
 	daemonSetStatus rest.Updater
+	revisions       direct.Registry
 	clusterIPs      rangeallocation.RangeRegistry
 	nodePorts       rangeallocation.RangeRegistry
 }

@@ -50,6 +50,8 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/rbac/install"
 	_ "k8s.io/kubernetes/pkg/apis/scheduling/install"
 	_ "k8s.io/kubernetes/pkg/apis/storage/install"
+
+	"github.com/everynode/everynode/internal/apiserver/direct"
 )
 
 // servedGroups are the API groups besides core, with the priorities that kube-aggregator gives them: clients that are
@@ -130,6 +132,7 @@ func (a *assembly) install() error {
 		}
 		if apps, ok := g.VersionedResourcesStorageMap[appsv1.SchemeGroupVersion.Version]; ok && apps["daemonsets/status"] != nil {
 			a.core.daemonSetStatus = apps["daemonsets/status"].(rest.Updater)
+			a.core.daemonSets, a.core.revisions = apps["daemonsets"].(direct.Registry), apps["controllerrevisions"].(direct.Registry)
 		}
 		g.PrioritizedVersions = slices.DeleteFunc(slices.Clone(g.PrioritizedVersions), func(gv schema.GroupVersion) bool {
 			return len(g.VersionedResourcesStorageMap[gv.Version]) == 0 // or it warns of each

@@ -41,6 +41,7 @@ type Server struct {
 	store     mortal
 	address   *net.TCPAddr
 	writer    *direct.Writer
+	sources   *direct.Sources
 	ready     chan struct{}
 }
 
@@ -77,6 +78,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		store:     o.Store,
 		address:   l.Addr().(*net.TCPAddr),
 		writer:    a.writer,
+		sources:   a.sources,
 		ready:     make(chan struct{}),
 	}, nil
 }
@@ -127,6 +129,10 @@ func (s *Server) Informers() informers.SharedInformerFactory { return s.informer
 
 // Writer writes pods and DaemonSet statuses straight to the registries, for controllers in this process.
 func (s *Server) Writer() *direct.Writer { return s.writer }
+
+// Sources list and watch what the DaemonSet controller follows straight at the registries, for controllers in this
+// process.
+func (s *Server) Sources() *direct.Sources { return s.sources }
 
 // Address is the address the server listens on, with the port that was chosen.
 func (s *Server) Address() *net.TCPAddr { return s.address }

@@ -22,6 +22,7 @@ import (
 	"github.com/everynode/everynode/internal/apiserver"
 	"github.com/everynode/everynode/internal/apiserver/pki"
 	"github.com/everynode/everynode/internal/controllers"
+	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/election"
 	"github.com/everynode/everynode/internal/scheduler"
 	"github.com/everynode/everynode/internal/store"
@@ -111,7 +112,8 @@ func (c *cluster) lead(life, term context.Context) error {
 	g.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
 			Config: cfg, Informers: informers, Writer: c.server.Writer(),
-			CAFile: c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
+			Sources: (*daemonset.Sources)(c.server.Sources()),
+			CAFile:  c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
 			ClusterCIDR: cidr("10.42.0.0/20"), ServiceCIDR: cidr("10.43.0.0/16"),
 			NodeMonitorGracePeriod: gracePeriod,
 		})

@@ -39,10 +39,11 @@ import (
 
 // fixture is a whole API server, and both ways to write to it.
 type fixture struct {
-	client kubernetes.Interface // over TLS and the handler chain
-	writer *direct.Writer       // straight to the registries
-	etcd   *clientv3.Client
-	audit  string
+	client  kubernetes.Interface // over TLS and the handler chain
+	writer  *direct.Writer       // straight to the registries
+	sources *direct.Sources
+	etcd    *clientv3.Client
+	audit   string
 }
 
 func start(t *testing.T) *fixture {
@@ -87,7 +88,7 @@ func start(t *testing.T) *fixture {
 	case <-time.After(time.Minute):
 		t.Fatal("the server is not ready")
 	}
-	f.client, f.writer = kubernetes.NewForConfigOrDie(server.ClientConfig()), server.Writer()
+	f.client, f.writer, f.sources = kubernetes.NewForConfigOrDie(server.ClientConfig()), server.Writer(), server.Sources()
 	return f
 }
 

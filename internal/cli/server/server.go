@@ -175,7 +175,8 @@ func (c *controlPlane) lead(term, life context.Context) error {
 	group.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
 			Config: config, Informers: informers, Writer: c.api.Writer(), Ranges: c.api.Writer(), Room: room,
-			CAFile: c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
+			Sources: (*daemonset.Sources)(c.api.Sources()),
+			CAFile:  c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
 			ClusterCIDR: c.settings.clusterCIDR, ServiceCIDR: c.settings.serviceCIDR,
 			NodeCIDRMaskSize: c.options.NodeCIDRMaskSize, NodeMonitorGracePeriod: c.options.NodeMonitorGracePeriod,
 		})

@@ -24,8 +24,8 @@ type Controller struct {
 	queue      []*daemon                                // to be asked for work, in turn
 	nodes      map[types.NamespacedName]*placement.Node // the keys have no namespace
 	ledger     *placement.Ledger                        // within Options.Room, which is held while the loop does anything
-	orphans    map[string]map[string]*machine.Pod    // by namespace and name: pods without a controller
-	parked     map[types.UID]map[string]*machine.Pod // by owner: pods whose DaemonSet is not managed (yet)
+	orphans    map[string]map[string]*machine.Pod       // by namespace and name: pods without a controller
+	parked     map[types.UID]map[string]*machine.Pod    // by owner: pods whose DaemonSet is not managed (yet)
 	revisions  revisionIndex
 	unlisted   int             // kinds whose first list is not in yet
 	acting     bool            // all first lists are in

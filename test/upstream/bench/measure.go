@@ -80,7 +80,7 @@ func start(ctx context.Context, who string, client kubernetes.Interface, factory
 		b := record.NewBroadcaster(record.WithContext(ctx))
 		b.StartRecordingToSink(&coreclient.EventSinkImpl{Interface: client.CoreV1().Events("")})
 		c, err := daemonset.New(daemonset.Options{
-			Client: client,
+			Client:   client,
 			Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "daemonset-controller"}),
 		})
 		if err != nil {
