@@ -156,7 +156,7 @@ func down(n *corev1.Node) {
 	n.CreationTimestamp = metav1.NewTime(epoch.Add(-time.Hour))
 	n.Status.Conditions = []corev1.NodeCondition{{
 		Type: corev1.NodeReady, Status: corev1.ConditionUnknown, Reason: "NodeStatusUnknown", Message: "Kubelet stopped posting node status.",
-		LastHeartbeatTime: metav1.NewTime(epoch.Add(-3 * time.Minute)),
+		LastHeartbeatTime: metav1.NewTime(epoch.Add(-3 * time.Minute)), LastTransitionTime: metav1.NewTime(epoch.Add(-time.Minute)),
 	}}
 }
 

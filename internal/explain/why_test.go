@@ -66,7 +66,7 @@ func TestWhySilent(t *testing.T) {
 	f.Pods = []*corev1.Pod{pod(ds, "n01"), pod(ds, "n02"), pod(ds, "silent", notReadyPod)}
 	for renewed, want := range map[time.Duration]string{
 		2 * time.Minute: "the node is silent: the last sign of life of its agent is 2m old",
-		2 * time.Second: "the node was silent: its agent is back since 2s, and has not said yet that it is ready",
+		2 * time.Second: "the node was silent: its agent gave a sign of life 2s ago, but has not said yet that it is ready",
 	} {
 		f.Renewed = map[string]time.Time{"silent": epoch.Add(-renewed)}
 		r := Why(f)

@@ -16,6 +16,8 @@ type Health struct {
 	Reason, Message string
 	// NeverReported says that no agent has spoken for the node since it was registered.
 	NeverReported bool
+	// Back says that it was silent, and has renewed its lease since, but not reported yet.
+	Back bool
 	// LastSign is its last sign of life that is known, or when it was registered.
 	LastSign time.Time
 	// Taints are those that its health has earned it.
@@ -28,6 +30,7 @@ func Explain(obj *corev1.Node, renewed time.Time) Health {
 	if c := condition(obj, corev1.NodeReady); c != nil {
 		h.Reason, h.Message = c.Reason, c.Message
 		h.NeverReported = h.NeverReported || c.Reason == reasonNeverUpdated
+		h.Back = c.Status == corev1.ConditionUnknown && renewed.After(c.LastTransitionTime.Time)
 		if t := c.LastHeartbeatTime.Time; t.After(h.LastSign) && !h.NeverReported {
 			h.LastSign = t
 		}
@@ -70,8 +73,8 @@ func (h *Health) Trouble(now time.Time) string {
 		return fmt.Sprintf("the node is silent: no agent has reported for it since it was registered %s ago", ago)
 	case h.Ready != corev1.ConditionUnknown:
 		return "the node is not ready" + quoted(h.Reason) + quoted(h.Message)
-	case now.Sub(h.LastSign) < DefaultGracePeriod:
-		return fmt.Sprintf("the node was silent: its agent is back since %s, and has not said yet that it is ready", ago)
+	case h.Back:
+		return fmt.Sprintf("the node was silent: its agent gave a sign of life %s ago, but has not said yet that it is ready", ago)
 	}
 	return fmt.Sprintf("the node is silent: the last sign of life of its agent is %s old", ago)
 }
