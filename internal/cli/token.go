@@ -79,6 +79,9 @@ func newTokenCreate(connect connector) *cobra.Command {
   everynode token create --ttl 30m --description "rack 12"`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ttl < time.Second {
+				return usagef("--ttl %v: must be a second at least, like 24h", ttl)
+			}
 			config, client, err := connect()
 			if err != nil {
 				return err

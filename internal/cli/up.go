@@ -87,9 +87,10 @@ with which they do is printed.`,
 	return cmd
 }
 
-// listenFor is where the server listens: with --node-ip and no --listen, at that address.
+// listenFor is where the server listens: with --node-ip and no --listen, at that address. What is no address is
+// reported as what is wrong with --node-ip.
 func listenFor(listen string, given bool, nodeIP string) string {
-	if given || nodeIP == "" {
+	if given || net.ParseIP(nodeIP) == nil {
 		return listen
 	}
 	_, port, err := net.SplitHostPort(listen)
@@ -154,7 +155,7 @@ func (o *upOptions) spec() (*supervise.Spec, error) {
 		return nil, asUsage(err)
 	}
 	o.server.DataDir = l.DataDir
-	if o.agent.NodeIP != "" && o.server.AdvertiseAddress == "" && !o.loopbackOnly() {
+	if net.ParseIP(o.agent.NodeIP) != nil && o.server.AdvertiseAddress == "" && !o.loopbackOnly() {
 		o.server.AdvertiseAddress = o.agent.NodeIP
 	}
 	if err := o.server.Validate(); err != nil {
