@@ -11,6 +11,7 @@ import (
 	"time"
 
 	machine "github.com/everynode/everynode/internal/decide/daemonset"
+	"github.com/everynode/everynode/test/fakeapi"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -42,21 +43,11 @@ func newCluster(t *testing.T, objects ...runtime.Object) *cluster {
 // start runs a controller, as a process that begins with nothing.
 func (c *cluster) start() {
 	c.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	controller, err := New(Options{Client: c.client, Writer: c.writer, Recorder: c.events})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := controller.Run(ctx); err != nil {
-			c.t.Error(err)
-		}
-	})
-	c.stop = func() {
-		cancel()
-		running.Wait()
-	}
+	c.stop = fakeapi.Run(c.t, controller)
 }
 
 func (c *cluster) restart() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -25,6 +24,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	machine "github.com/everynode/everynode/internal/decide/nodehealth"
+	"github.com/everynode/everynode/test/fakeapi"
 )
 
 const leases = corev1.NamespaceNodeLease
@@ -48,24 +48,9 @@ func newCluster(t *testing.T, objects ...runtime.Object) *cluster {
 // start runs a controller, as a process that begins with nothing.
 func (c *cluster) start() {
 	c.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	factory := informers.NewSharedInformerFactory(c.client, 0)
-	controller, err := New(Options{Client: c.client, Informers: factory, Recorder: c.events})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	factory.Start(ctx.Done())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := controller.Run(ctx); err != nil {
-			c.t.Error(err)
-		}
+	c.stop = fakeapi.Start(c.t, c.client, func(f informers.SharedInformerFactory) (*Controller, error) {
+		return New(Options{Client: c.client, Informers: f, Recorder: c.events})
 	})
-	c.stop = func() {
-		cancel()
-		running.Wait()
-		factory.Shutdown()
-	}
 }
 
 // end stops everything, so that the bubble can end.

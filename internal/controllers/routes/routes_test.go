@@ -23,6 +23,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/everynode/everynode/test/fakeapi"
 )
 
 // cluster is a fake API server with the controller running on it.
@@ -37,22 +39,9 @@ func start(t *testing.T, objects ...runtime.Object) *cluster {
 	client := fake.NewClientset(objects...)
 	c := &cluster{T: t, Clientset: client, writes: recordWrites(client)}
 	_, cidr, _ := net.ParseCIDR("10.42.0.0/15")
-	f := informers.NewSharedInformerFactory(client, 0)
-	r, err := New(Options{Client: client, Informers: f, ClusterCIDR: cidr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	f.Start(ctx.Done())
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-		f.Shutdown()
-	})
+	t.Cleanup(fakeapi.Start(t, client, func(f informers.SharedInformerFactory) (*Controller, error) {
+		return New(Options{Client: client, Informers: f, ClusterCIDR: cidr})
+	}))
 	c.settle()
 	return c
 }
