@@ -30,6 +30,7 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
 	"github.com/everynode/everynode/internal/apiserver/direct"
+	"github.com/everynode/everynode/internal/apiserver/inprocess"
 	"github.com/everynode/everynode/internal/decide/nodehealth"
 )
 
@@ -54,13 +55,14 @@ type assembly struct {
 	informers informers.SharedInformerFactory
 	tokenKeys serviceaccount.PublicKeysGetter
 	server    *genericapiserver.GenericAPIServer
+	loopback  *inprocess.Transport // of the loopback client
 	core      coreKinds
 	writer    *direct.Writer
 	sources   *direct.Sources
 }
 
 func assemble(ctx context.Context, o *Options, l net.Listener) (*assembly, error) {
-	a := &assembly{options: o, resources: served()}
+	a := &assembly{options: o, resources: served(), loopback: &inprocess.Transport{}}
 	for _, step := range []func() error{
 		a.basics,
 		func() error { return a.serving(l) },
@@ -124,6 +126,7 @@ func (a *assembly) serving(l net.Listener) error {
 	lc.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	lc.DisableCompression = true
 	lc.QPS = -1 // in-process callers are held back by the store alone
+	lc.Wrap(func(http.RoundTripper) http.RoundTripper { return a.loopback })
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/apiserver/direct"
+	"github.com/everynode/everynode/internal/apiserver/inprocess"
 )
 
 const (
@@ -38,6 +39,7 @@ type Server struct {
 	generic   *genericapiserver.GenericAPIServer
 	informers informers.SharedInformerFactory
 	loopback  *rest.Config
+	transport *inprocess.Transport // of loopback
 	store     mortal
 	address   *net.TCPAddr
 	writer    *direct.Writer
@@ -75,6 +77,7 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 		generic:   a.server,
 		informers: a.informers,
 		loopback:  a.generic.LoopbackClientConfig,
+		transport: a.loopback,
 		store:     o.Store,
 		address:   l.Addr().(*net.TCPAddr),
 		writer:    a.writer,
@@ -88,10 +91,13 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	prepared := s.generic.PrepareRun()
+	s.transport.Open(s.generic.Handler)
+	defer s.transport.Close()
 	go s.awaitReady(ctx)
 
 	done := make(chan error, 1)
-	go func() { done <- s.generic.PrepareRun().RunWithContext(ctx) }()
+	go func() { done <- prepared.RunWithContext(ctx) }()
 	select {
 	case err := <-done:
 		return err
@@ -119,7 +125,8 @@ func storeFailure(ctx context.Context) error {
 // Ready is closed when /readyz passes for the first time.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// ClientConfig is for this process only: unthrottled, protobuf, allowed everything.
+// ClientConfig is for this process only: unthrottled, protobuf, allowed everything, and without a connection: requests
+// go straight to the server's filters. It answers from Run on.
 func (s *Server) ClientConfig() *rest.Config { return rest.CopyConfig(s.loopback) }
 
 // Informers are the caches that authentication, authorization and admission use. Controllers in this process should

@@ -72,13 +72,13 @@ type garbageInformers struct {
 // ForResource implements informerfactory.InformerFactory.
 func (g *garbageInformers) ForResource(r schema.GroupVersionResource) (informers.GenericInformer, error) {
 	if !g.full.Has(r.GroupResource()) {
-		return g.metadata.ForResource(r), nil
+		return ownershipSource{g.metadata.ForResource(r)}, nil
 	}
 	i, err := g.shared.ForResource(r)
 	if err != nil {
 		return nil, fmt.Errorf("informer of %s: %w", r, err)
 	}
-	return i, nil
+	return ownershipSource{i}, nil
 }
 
 // Start implements informerfactory.InformerFactory.
