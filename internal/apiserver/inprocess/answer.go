@@ -15,7 +15,7 @@ const room = 256 << 10
 // Response on the other.
 type answer struct {
 	cancel context.CancelCauseFunc
-	header http.Header // the handler's own, until the status is written
+	header http.Header   // the handler's own, until the status is written
 	begun  chan struct{} // closed when there is a status, or never will be
 
 	mu      sync.Mutex
