@@ -130,6 +130,9 @@ func (p *parts) assembleAPI() error {
 func (p *parts) assemblePods() error {
 	p.objects = objects.New(p.client)
 	volumeOptions := volumes.Options{Root: p.o.podsDir(), Objects: p.objects, NodeName: p.o.NodeName, ClusterCA: p.identity.CA, Node: p.node.Current}
+	if p.runtime.Name == "containerd" {
+		volumeOptions.Images = &images.Mounter{Socket: cri.SocketPath(p.o.RuntimeEndpoint)}
+	}
 	if err := volumeOptions.Validate(); err != nil {
 		return err
 	}

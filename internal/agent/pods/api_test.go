@@ -269,6 +269,9 @@ type noVolumes struct{}
 func (noVolumes) Setup(context.Context, *corev1.Pod, volumes.Facts) (map[string]volumes.Volume, error) {
 	return map[string]volumes.Volume{}, nil
 }
+func (noVolumes) MountImage(_ context.Context, _ types.UID, volume, ref string) (volumes.Volume, error) {
+	return volumes.Volume{Path: "/images/" + volume + "/" + ref, ReadOnly: true}, nil
+}
 func (noVolumes) Update(*corev1.Pod) {}
 func (noVolumes) Mounts(*corev1.Pod, *corev1.Container, map[string]volumes.Volume, func(string) string) ([]*runtimeapi.Mount, func(), error) {
 	return nil, func() {}, nil

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/everynode/everynode/internal/agent/logs"
+	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
@@ -165,6 +166,9 @@ func (m *Manager) WantedImages() []string {
 		}
 		for _, c := range allContainers(pod) {
 			list = append(list, c.Image)
+		}
+		for _, v := range volumes.ImageVolumes(pod) {
+			list = append(list, v.Image.Reference)
 		}
 	}
 	return list

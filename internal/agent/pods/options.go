@@ -22,6 +22,7 @@ import (
 // Volumes makes the volumes of pods. *volumes.Manager is the real one.
 type Volumes interface {
 	Setup(ctx context.Context, pod *corev1.Pod, f volumes.Facts) (map[string]volumes.Volume, error)
+	MountImage(ctx context.Context, uid types.UID, volume, ref string) (volumes.Volume, error)
 	Update(pod *corev1.Pod)
 	Mounts(pod *corev1.Pod, c *corev1.Container, vols map[string]volumes.Volume, expand func(string) string) ([]*runtimeapi.Mount, func(), error)
 	Teardown(ctx context.Context, uid types.UID) error

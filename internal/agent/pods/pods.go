@@ -91,7 +91,7 @@ func (m *Manager) objectChanged(ref objects.Ref) {
 // retryConfiguration forgets how long ago the steps failed that read objects.
 func (w *worker) retryConfiguration() {
 	for key, f := range w.facts.Failures {
-		if f.Reason == errConfig || key == (podlife.Step{Kind: podlife.SetUpVolumes}).Key() {
+		if f.Reason == errConfig || f.Reason == string(podlife.SetUpVolumes) {
 			f.At = time.Time{}
 			w.facts.Failures[key] = f
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/images"
 	"github.com/everynode/everynode/internal/agent/metrics"
+	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
@@ -93,6 +94,9 @@ func (w *worker) complain(ctx context.Context, step podlife.Step, f podlife.Fail
 	case podlife.RunSandbox:
 		w.m.event(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+text(err))
 	case podlife.SetUpVolumes:
+		if f.Reason != string(step.Kind) {
+			return // an image that is a volume: its events are recorded
+		}
 		w.m.event(pod, "", corev1.EventTypeWarning, "FailedMount", "MountVolume.SetUp failed for "+err.Error())
 	case podlife.StartContainer:
 		w.m.event(pod, step.Container, corev1.EventTypeWarning, "Failed", "Error: "+text(err))
@@ -177,8 +181,32 @@ func (w *worker) setUpVolumes(ctx context.Context) func() (func(), error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := m.mountImages(ctx, pod, vols); err != nil {
+			return nil, err
+		}
 		return func() { w.vols, w.facts.VolumesReady = vols, true }, nil
 	}
+}
+
+// mountImages pulls the images that the pod has as volumes, and adds these to vols.
+func (m *Manager) mountImages(ctx context.Context, pod *corev1.Pod, vols map[string]volumes.Volume) error {
+	for _, v := range volumes.ImageVolumes(pod) {
+		cfg, err := m.sandboxConfig(pod, 0)
+		if err != nil {
+			return err
+		}
+		c := &corev1.Container{Name: v.Name, Image: v.Image.Reference, ImagePullPolicy: v.Image.PullPolicy}
+		img, err := m.images.Ensure(ctx, pod, c, cfg, func(eventType, reason, message string) {
+			m.event(pod, "", eventType, reason, message)
+		})
+		if err != nil {
+			return err
+		}
+		if vols[v.Name], err = m.o.Volumes.MountImage(ctx, pod.UID, v.Name, img.Ref); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *worker) ensureImage(ctx context.Context, step podlife.Step) func() (func(), error) {

@@ -46,6 +46,8 @@ type Options struct {
 	// Node is this node as the API has it, against whose labels the nodeAffinity of
 	// persistent volumes is checked; nil while it is not known. Default: no checks.
 	Node func() *corev1.Node
+	// Images shows images as folders. Nil: there are no image volumes.
+	Images ImageMounter
 	// RecursiveReadOnly says that the runtime can make mounts read-only recursively.
 	RecursiveReadOnly bool
 }
@@ -135,7 +137,7 @@ func (m *Manager) Setup(ctx context.Context, pod *corev1.Pod, f Facts) (map[stri
 	out := make(map[string]Volume, len(pod.Spec.Volumes))
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
-		if !used[v.Name] {
+		if !used[v.Name] || v.Image != nil {
 			continue
 		}
 		ready, err := m.setup(ctx, p, layout{root, pod.UID}, v)

@@ -17,14 +17,14 @@ import (
 // Teardown takes away everything under the pod's folder: mounts first, then files.
 // The pod's containers must be gone. It may be called again, also for a pod that
 // never had volumes.
-func (m *Manager) Teardown(_ context.Context, uid types.UID) error {
+func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	if err := segment(string(uid)); err != nil {
 		return fmt.Errorf("the pod's uid %w", err)
 	}
 	p := m.lock(uid)
 	defer p.mu.Unlock()
 	p.pod = nil // whoever refreshes it after us finds nothing to do
-	if err := m.remove(uid); err != nil {
+	if err := m.remove(ctx, uid); err != nil {
 		return fmt.Errorf("removing the volumes of pod %s: %w", uid, err)
 	}
 	m.forget(p)
@@ -34,7 +34,7 @@ func (m *Manager) Teardown(_ context.Context, uid types.UID) error {
 	return nil
 }
 
-func (m *Manager) remove(uid types.UID) error {
+func (m *Manager) remove(ctx context.Context, uid types.UID) error {
 	root, err := filepath.EvalSymlinks(m.o.Root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -48,6 +48,9 @@ func (m *Manager) remove(uid types.UID) error {
 	dir := layout{root, uid}.pod()
 	if info, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil // not ours if it is no folder
+	}
+	if err := m.unmountImages(ctx, dir); err != nil {
+		return err
 	}
 	if err := unmountUnder(dir); err != nil {
 		return err

@@ -211,6 +211,9 @@ func (d *decision) failure(c spec, newest uint32) *corev1.ContainerStateWaiting 
 	if f, ok := d.Failures[(Step{Kind: StartContainer, Container: c.Name}).Key()]; ok && f.Reason != "" && f.Attempt >= newest {
 		return &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 	}
+	if f, ok := d.Failures[(Step{Kind: SetUpVolumes}).Key()]; ok && f.Reason != "" && f.Reason != string(SetUpVolumes) {
+		return &corev1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message} // an image volume has no image
+	}
 	return nil
 }
 
