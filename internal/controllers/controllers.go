@@ -101,7 +101,9 @@ func Run(ctx context.Context, o Options) error {
 	if f, ok := o.Informers.(*Informers); ok {
 		o.Informers = f.fork()
 	}
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx), record.WithCorrelatorOptions(record.CorrelatorOptions{
+		BurstSize: 100, QPS: 0.5, // an object: what talks here paces itself, and what is dropped here is lost
+	}))
 	defer broadcaster.Shutdown()
 
 	parts, err := construct(ctx, o, broadcaster)

@@ -92,10 +92,12 @@ func (c *Controller) loop(ctx context.Context) {
 func (c *Controller) untilWakeUp() time.Duration {
 	now, until := time.Now(), time.Hour
 	for _, d := range c.sets {
-		if d.wakeUp.IsZero() || d.queued {
-			continue
+		if !d.wakeUp.IsZero() && !d.queued {
+			until = min(until, max(d.wakeUp.Sub(now), 0))
 		}
-		until = min(until, max(d.wakeUp.Sub(now), 0))
+		if !d.tellAt.IsZero() {
+			until = min(until, max(d.tellAt.Sub(now), 0))
+		}
 	}
 	return until
 }
@@ -106,6 +108,9 @@ func (c *Controller) step(ctx context.Context) {
 	for _, d := range c.sets {
 		if !d.wakeUp.IsZero() && !d.wakeUp.After(now) {
 			c.enqueue(d)
+		}
+		if !d.tellAt.IsZero() && !d.tellAt.After(now) {
+			c.tellUntold(d, now)
 		}
 	}
 	for n := len(c.queue); n > 0 && len(c.queue) > 0; n-- {
@@ -159,5 +164,8 @@ type daemon struct {
 
 	queued bool
 	wakeUp time.Time
-	events eventBudget
+
+	events machine.EventPace
+	untold map[string]event // the last by reason
+	tellAt time.Time        // zero: nothing is untold
 }

@@ -410,3 +410,21 @@ func TestNeverRunsIsSaid(t *testing.T) {
 		})
 	}
 }
+
+// TestManyEventsAreToldTogether: kubectl describe shows the first pods by name, and how many there were besides.
+func TestManyEventsAreToldTogether(t *testing.T) {
+	objects := []runtime.Object{testDaemonSet()}
+	for i := range 100 {
+		objects = append(objects, testNode(fmt.Sprintf("n%02d", i)))
+	}
+	inBubble(t, objects, func(c *cluster) {
+		c.rest()
+		var told []string
+		for len(c.events.Events) > 0 {
+			told = append(told, <-c.events.Events)
+		}
+		if len(told) != 9 || told[8] != "Normal SuccessfulCreate Created 92 more pods" {
+			t.Errorf("%d events: %v", len(told), told)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -8,44 +9,48 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Events are for a person who looks at one DaemonSet: the first of a kind are worth showing, the ten thousandth
-// is not worth a write.
-const (
-	eventBurst = 25
-	eventEvery = 30 * time.Second
-)
-
-// eventBudget is what a DaemonSet may still say, by reason.
-type eventBudget map[string]*allowance
-
-type allowance struct {
-	left  float64
-	since time.Time
+// together says what several events of a reason come to: their number, and the last of them.
+var together = map[string]string{
+	"SuccessfulCreate":   "Created %[1]d more pods",
+	"SuccessfulDelete":   "Deleted %[1]d more pods",
+	"FailedCreate":       "%[1]d more pods could not be created, the last: %[2]s",
+	"FailedDelete":       "%[1]d more pods could not be deleted, the last: %[2]s",
+	"FailedDaemonPod":    "Found %[1]d more failed daemon pods, the last: %[2]s",
+	"SucceededDaemonPod": "Found %[1]d more succeeded daemon pods, the last: %[2]s",
+	"FailedPlacement":    "No room for %[1]d more pods yet, the last: %[2]s",
 }
 
-func (b *eventBudget) spend(reason string, now time.Time) bool {
-	if *b == nil {
-		*b = eventBudget{}
-	}
-	a := (*b)[reason]
-	if a == nil {
-		a = &allowance{left: eventBurst, since: now}
-		(*b)[reason] = a
-	}
-	a.left = min(eventBurst, a.left+float64(now.Sub(a.since))/float64(eventEvery))
-	a.since = now
-	if a.left < 1 {
-		return false
-	}
-	a.left--
-	return true
+// event is one that has not been told.
+type event struct {
+	kind, format string
+	args         []any
 }
 
-// note records an event on the DaemonSet.
+// note records an event on the DaemonSet, now or together with others like it.
 func (c *Controller) note(d *daemon, kind, reason, format string, args ...any) {
-	if d.events.spend(reason, time.Now()) {
+	if d.events.Tell(reason, time.Now()) {
 		c.o.Recorder.Eventf(d.ds, kind, reason, format, args...)
+		return
 	}
+	if d.untold == nil {
+		d.untold = map[string]event{}
+	}
+	d.untold[reason] = event{kind, format, args}
+	d.tellAt = d.events.WakeUp()
+}
+
+// tellUntold records what has gathered.
+func (c *Controller) tellUntold(d *daemon, now time.Time) {
+	for _, u := range d.events.Due(now) {
+		last := d.untold[u.Reason]
+		message := fmt.Sprintf(last.format, last.args...)
+		if u.Count > 1 {
+			message = fmt.Sprintf(together[u.Reason], u.Count, message)
+		}
+		c.o.Recorder.Event(d.ds, last.kind, u.Reason, message)
+		delete(d.untold, u.Reason)
+	}
+	d.tellAt = d.events.WakeUp()
 }
 
 // notePodEnd says that a pod which ended is about to be replaced.
