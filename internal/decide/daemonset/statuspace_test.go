@@ -1,0 +1,87 @@
+package daemonset
+
+import (
+	"testing"
+	"time"
+)
+
+// statuses plays changes of nodes, each at a time and of so many nodes, against a pace whose writes take a while. It
+// returns when each write was handed out.
+type statuses struct {
+	pace  statusPace
+	count int32
+	now   time.Time
+	done  time.Time // of the write in flight
+	wrote []time.Duration
+}
+
+const writeTakes = 3 * time.Millisecond
+
+func (s *statuses) status() Status { return Status{NumberReady: s.count} }
+
+// until lets time pass.
+func (s *statuses) until(at time.Time) {
+	for {
+		next := at
+		if s.pace.inFlight && s.done.Before(next) {
+			next = s.done
+		}
+		if due := s.pace.due(s.status(), s.now); !due.IsZero() && due.Before(next) {
+			next = due
+		}
+		s.now = next
+		if s.pace.inFlight && !s.done.After(s.now) {
+			s.pace.inFlight = false
+		}
+		s.look()
+		if !next.Before(at) {
+			return
+		}
+	}
+}
+
+func (s *statuses) look() {
+	if st := s.pace.next(s.status(), s.now); st != nil {
+		s.pace.stored, s.done = *st, s.now.Add(writeTakes)
+		s.wrote = append(s.wrote, s.now.Sub(time.Unix(1000, 0)))
+	}
+}
+
+func (s *statuses) change(at time.Duration) {
+	s.until(time.Unix(1000, 0).Add(at))
+	s.count++
+	s.pace.changes++
+	s.look()
+}
+
+func TestStatusPace(t *testing.T) {
+	play := func(changes int, gap, then time.Duration) *statuses {
+		s := &statuses{now: time.Unix(1000, 0)}
+		for i := range changes {
+			s.change(time.Duration(i) * gap)
+		}
+		s.until(s.now.Add(then))
+		if s.pace.stored != s.status() {
+			t.Errorf("%d changes: the last is not written", changes)
+		}
+		return s
+	}
+	if s := play(1000, 10*time.Microsecond, time.Second); len(s.wrote) != 2 || s.wrote[0] != 0 || s.wrote[1] > statusGap {
+		t.Errorf("a thousand at once: %v", s.wrote)
+	}
+	if s := play(60_000, time.Millisecond, 2*statusMaxGap); len(s.wrote) > 75 {
+		t.Errorf("a rollout of a minute: %d writes", len(s.wrote))
+	}
+	if s := play(4, 2*writeTakes, time.Second); len(s.wrote) != 4 || s.wrote[3] != 6*writeTakes {
+		t.Errorf("one after the other: %v", s.wrote)
+	}
+	if s := play(1000, 10*time.Millisecond, time.Second); len(s.wrote) > 205 {
+		t.Errorf("one after the other for ten seconds: %d writes", len(s.wrote))
+	}
+	s := play(60_000, time.Millisecond, 2*statusMaxGap)
+	s.wrote = nil
+	s.change(70 * time.Second)
+	if len(s.wrote) != 1 || s.wrote[0] != 70*time.Second {
+		t.Errorf("a lone change after a rollout: %v", s.wrote)
+	}
+}
