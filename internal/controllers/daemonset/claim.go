@@ -16,11 +16,11 @@ import (
 
 // claim adopts and releases pods. Before anything is adopted the DaemonSet is read live, once for all: one that
 // is being deleted with its pods orphaned must not take them back (kubernetes#42639).
-func (c *Controller) claim(ctx context.Context, d *daemon, claims []machine.Claim) {
-	ds := d.ds
+func (c *Controller) claim(d *daemon, claims []machine.Claim) {
+	ds, ctx := d.ds, c.writeContext(time.Now())
 	mayAdopt := sync.OnceValue(func() error { return c.recheck(ctx, ds) })
 	for _, x := range claims {
-		c.start(ctx, d, func(ctx context.Context) func() {
+		c.start(d, func(ctx context.Context) func() {
 			patch := ownerPatch(ds, x.UID)
 			if x.Release {
 				patch = releasePatch(ds, x.UID)

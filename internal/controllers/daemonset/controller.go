@@ -30,7 +30,10 @@ type Controller struct {
 	unlisted   int             // kinds whose first list is not in yet
 	acting     bool            // all first lists are in
 	inFlight   int             // pod writes
-	ctx        context.Context // of Run, for the writes that an event starts
+	ctx        context.Context // of Run
+	writing    context.Context // of writes that began at most a second after writingSince
+
+	writingSince time.Time
 }
 
 // New makes a controller. It does nothing until Run.
@@ -53,7 +56,7 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) reset(ctx context.Context) {
-	c.ctx = ctx
+	c.ctx, c.writing = ctx, nil
 	c.inbox = newInbox()
 	c.sets = map[types.UID]*daemon{}
 	c.namespaces = map[string]map[types.UID]*daemon{}
@@ -83,7 +86,7 @@ func (c *Controller) loop(ctx context.Context) {
 			taken[i] = nil // it may hold a whole list
 		}
 		if c.acting {
-			c.step(ctx)
+			c.step()
 		}
 	}
 }
@@ -103,7 +106,7 @@ func (c *Controller) untilWakeUp() time.Duration {
 }
 
 // step asks the queued machines for work and starts it.
-func (c *Controller) step(ctx context.Context) {
+func (c *Controller) step() {
 	now := time.Now()
 	for _, d := range c.sets {
 		if !d.wakeUp.IsZero() && !d.wakeUp.After(now) {
@@ -124,15 +127,15 @@ func (c *Controller) step(ctx context.Context) {
 		if d.set == nil || c.sets[d.ds.UID] != d {
 			continue
 		}
-		c.o.Room.hold(func() { c.ask(ctx, d, now, room) })
+		c.o.Room.hold(func() { c.ask(d, now, room) })
 	}
 }
 
 // ask starts what a machine wants done.
-func (c *Controller) ask(ctx context.Context, d *daemon, now time.Time, room int) {
+func (c *Controller) ask(d *daemon, now time.Time, room int) {
 	actions := d.set.Next(now, room)
 	d.wakeUp = actions.WakeUp
-	c.perform(ctx, d, &actions)
+	c.perform(d, &actions)
 	if actions.More {
 		c.enqueue(d)
 	}

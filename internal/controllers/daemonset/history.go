@@ -67,9 +67,8 @@ func (c *Controller) syncHistory(d *daemon) {
 func (c *Controller) writeHistory(d *daemon, write func(*historyWriter) (*controllerRevision, error)) {
 	d.history.running, d.history.again = true, false
 	ds := d.ds
+	ctx := c.writeContext(time.Now())
 	c.after(func() func() {
-		ctx, cancel := context.WithTimeout(c.ctx, writeTimeout)
-		defer cancel()
 		w := &historyWriter{c: c, ctx: ctx, ds: ds}
 		current, err := write(w)
 		return func() { c.historyDone(d, ds, w, current, err) }

@@ -17,35 +17,45 @@ import (
 // writeTimeout bounds one write: an answer that takes longer is treated as lost.
 const writeTimeout = 30 * time.Second
 
+// writeContext is the context of a write that begins now. All that begin within a second share one and its deadline:
+// a timer for each would cost a tenth of a rollout.
+func (c *Controller) writeContext(now time.Time) context.Context {
+	if c.writing == nil || now.Sub(c.writingSince) > time.Second {
+		ctx, cancel := context.WithDeadline(c.ctx, now.Add(writeTimeout+time.Second))
+		context.AfterFunc(ctx, cancel)
+		c.writing, c.writingSince = ctx, now
+	}
+	return c.writing
+}
+
 // perform starts all actions of a DaemonSet. Each takes one place of the parallelism until it is reported. What
 // runs beside the loop is given the object as it is now, and touches the daemon only in its report.
-func (c *Controller) perform(ctx context.Context, d *daemon, a *machine.Actions) {
+func (c *Controller) perform(d *daemon, a *machine.Actions) {
 	ds := d.ds
 	for _, x := range a.Deletes {
 		c.notePodEnd(d, x)
-		c.start(ctx, d, func(ctx context.Context) func() { return c.deletePod(ctx, d, ds, x) })
+		c.start(d, func(ctx context.Context) func() { return c.deletePod(ctx, d, ds, x) })
 	}
 	for _, x := range a.Creates {
 		c.noteNoRoom(d, x)
-		c.start(ctx, d, func(ctx context.Context) func() { return c.createPod(ctx, d, ds, x) })
+		c.start(d, func(ctx context.Context) func() { return c.createPod(ctx, d, ds, x) })
 	}
 	for _, x := range a.Checks {
-		c.start(ctx, d, func(ctx context.Context) func() { return c.checkPod(ctx, d, ds, x) })
+		c.start(d, func(ctx context.Context) func() { return c.checkPod(ctx, d, ds, x) })
 	}
 	if len(a.Claims) > 0 {
-		c.claim(ctx, d, a.Claims)
+		c.claim(d, a.Claims)
 	}
 	if a.Status != nil {
-		c.writeStatus(ctx, d, *a.Status)
+		c.writeStatus(d, *a.Status)
 	}
 }
 
 // start runs one pod write; what it returns is run by the loop.
-func (c *Controller) start(ctx context.Context, d *daemon, write func(context.Context) func()) {
+func (c *Controller) start(d *daemon, write func(context.Context) func()) {
 	c.inFlight++
+	ctx := c.writeContext(time.Now())
 	c.after(func() func() {
-		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-		defer cancel()
 		report := write(ctx)
 		return func() {
 			c.inFlight--

@@ -1,7 +1,6 @@
 package daemonset
 
 import (
-	"context"
 	"time"
 
 	machine "github.com/everynode/everynode/internal/decide/daemonset"
@@ -12,12 +11,11 @@ import (
 
 // writeStatus stores a status. The machine hands out one at a time, so changes that come meanwhile go into the
 // next. The write is conditional on the version that it is based on, for it carries metadata too.
-func (c *Controller) writeStatus(ctx context.Context, d *daemon, status machine.Status) {
+func (c *Controller) writeStatus(d *daemon, status machine.Status) {
 	ds := d.ds.DeepCopy()
 	status.Write(&ds.Status)
+	ctx := c.writeContext(time.Now())
 	c.after(func() func() {
-		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-		defer cancel()
 		stored, err := c.o.Writer.UpdateDaemonSetStatus(ctx, ds)
 		worked := err == nil
 		if apierrors.IsConflict(err) {

@@ -28,8 +28,8 @@ type account struct {
 	used  Resources
 	pods  int64
 	ports map[Port][]string // the keys of the pods that asked for it, in that order: the first holds it
-	// promised are the keys of the entries that no watch has shown; nil when there are none.
-	promised map[string]*Demand
+	// promised are the entries that no watch has shown: few.
+	promised []promise
 }
 
 type entry struct {
@@ -37,7 +37,14 @@ type entry struct {
 	demand  *Demand
 }
 
-func (e entry) promised(key string) bool { return e.account.promised[key] != nil }
+type promise struct {
+	key    string
+	demand *Demand
+}
+
+func (e entry) promised(key string) bool {
+	return slices.ContainsFunc(e.account.promised, func(p promise) bool { return p.key == key })
+}
 
 // NewLedger returns an empty ledger.
 func NewLedger() *Ledger {
@@ -90,10 +97,7 @@ func resized(p *corev1.Pod) bool { return p.Generation > 1 }
 // Reserve promises room to a pod that is about to be created or bound; it replaces the pod's entry.
 func (l *Ledger) Reserve(key, node string, d *Demand) {
 	a := l.enter(key, node, d)
-	if a.promised == nil {
-		a.promised = map[string]*Demand{}
-	}
-	a.promised[key] = d
+	a.promised = append(a.promised, promise{key, d})
 }
 
 // Release takes a promise back. Of a pod that has been seen bound meanwhile the entry stays.
@@ -109,10 +113,10 @@ func (l *Ledger) Outstanding(node string, counted func(key string) bool) (d Dema
 	if a == nil {
 		return d, 0
 	}
-	for key, p := range a.promised {
-		if !counted(key) {
-			d.add(&p.Resources, 1)
-			d.Ports = append(d.Ports, p.Ports...)
+	for _, p := range a.promised {
+		if !counted(p.key) {
+			d.add(&p.demand.Resources, 1)
+			d.Ports = append(d.Ports, p.demand.Ports...)
 			pods++
 		}
 	}
@@ -266,7 +270,7 @@ func (a *account) holder(p Port) string {
 
 // keep ends a promise: it has been kept, or is void.
 func (a *account) keep(key string) {
-	if delete(a.promised, key); len(a.promised) == 0 {
+	if a.promised = slices.DeleteFunc(a.promised, func(p promise) bool { return p.key == key }); len(a.promised) == 0 {
 		a.promised = nil
 	}
 }
