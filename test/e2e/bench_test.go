@@ -31,7 +31,7 @@ func BenchmarkReady(b *testing.B) {
 	var floors, readies []time.Duration
 	b.ResetTimer()
 	for i := range b.N {
-		floor, err := n.Floor(context.Background(), fmt.Sprintf("floor-%d", i), appImage, []string{"sleep"})
+		floor, _, err := n.Floor(context.Background(), cluster.FloorPods{Name: fmt.Sprintf("floor-%d", i), Image: appImage, Args: []string{"sleep"}, Count: 1, AtOnce: 1})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -106,25 +106,6 @@ func BenchmarkServerReady(b *testing.B) {
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(median(took).Milliseconds()), "ms-ready")
-}
-
-// Resident memory of an idle server (etcd, controllers and scheduler inside) and of an agent with
-// one pod. The aims: 220 and 50 MiB.
-func BenchmarkIdleMemory(b *testing.B) {
-	c := cluster.New(b, programs(b))
-	n := c.AddNode()
-	c.AwaitReady()
-	c.Apply(daemonSet("one", "sleep"))
-	awaitOnEach(b, c, "one", time.Minute)
-	time.Sleep(45 * time.Second) // it is about what is idle
-	b.ReportMetric(0, "ns/op")
-	for name, pid := range map[string]int{"MiB-server": c.Server.PID(), "MiB-agent": n.Agent.PID()} {
-		kib, err := resident(pid)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(kib)/1024, name)
-	}
 }
 
 func resident(pid int) (kib int, err error) {

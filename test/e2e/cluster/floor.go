@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/cli/containerd"
@@ -13,14 +15,59 @@ import (
 	"github.com/everynode/everynode/internal/cli/teardown"
 )
 
-// Floor runs a pod of one container through the node's runtime, without any of ours, removes it,
-// and returns how long sandbox, create and start took.
-func (n *Node) Floor(ctx context.Context, name, image string, args []string) (time.Duration, error) {
-	r, err := containerd.Connect(ctx, n.outside())
+// Runtime connects to the node's container runtime.
+func (n *Node) Runtime(ctx context.Context) (internalapi.RuntimeService, error) {
+	return containerd.Connect(ctx, n.outside())
+}
+
+// FloorPods is what Floor runs.
+type FloorPods struct {
+	Name, Image string
+	Args        []string
+	// Count pods, and how many of them are started or stopped at once.
+	Count, AtOnce int
+}
+
+// Floor runs pods of one container through the node's runtime, without any of ours, and removes
+// them. It returns how long it took until all had started (sandbox, create, start), and until all
+// had been stopped and removed.
+func (n *Node) Floor(ctx context.Context, p FloorPods) (start, stop time.Duration, err error) {
+	r, err := n.Runtime(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer func() { _ = r.Close(ctx) }()
+	sandboxes, containers := make([]string, p.Count), make([]string, p.Count)
+	each := func(f func(ctx context.Context, i int) error) (time.Duration, error) {
+		began := time.Now()
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(p.AtOnce)
+		for i := range p.Count {
+			group.Go(func() error { return f(ctx, i) })
+		}
+		err := group.Wait()
+		return time.Since(began), err
+	}
+	start, err = each(func(ctx context.Context, i int) (err error) {
+		sandboxes[i], containers[i], err = n.floorPod(ctx, r, p, fmt.Sprintf("%s-%d", p.Name, i))
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	stop, err = each(func(ctx context.Context, i int) error {
+		if err := r.StopContainer(ctx, containers[i], 2); err != nil {
+			return fmt.Errorf("stop: %w", err)
+		}
+		if err := r.StopPodSandbox(ctx, sandboxes[i]); err != nil {
+			return fmt.Errorf("stop: %w", err)
+		}
+		return r.RemovePodSandbox(ctx, sandboxes[i])
+	})
+	return start, stop, err
+}
+
+func (n *Node) floorPod(ctx context.Context, r internalapi.RuntimeService, p FloorPods, name string) (sandboxID, containerID string, err error) {
 	sandbox := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "floor", Uid: name},
 		Hostname:     name,
@@ -29,31 +76,21 @@ func (n *Node) Floor(ctx context.Context, name, image string, args []string) (ti
 	}
 	container := &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "app"},
-		Image:    &runtimeapi.ImageSpec{Image: image},
-		Args:     args,
+		Image:    &runtimeapi.ImageSpec{Image: p.Image},
+		Args:     p.Args,
 		LogPath:  "app.log",
 		Linux:    &runtimeapi.LinuxContainerConfig{},
 	}
 	if err := os.MkdirAll(n.Path(sandbox.LogDirectory), 0o755); err != nil {
-		return 0, err
+		return "", "", err
 	}
-	began := time.Now()
-	sandboxID, err := r.RunPodSandbox(ctx, sandbox, "")
-	if err != nil {
-		return 0, fmt.Errorf("sandbox: %w", err)
+	if sandboxID, err = r.RunPodSandbox(ctx, sandbox, ""); err != nil {
+		return "", "", fmt.Errorf("sandbox: %w", err)
 	}
-	containerID, err := r.CreateContainer(ctx, sandboxID, container, sandbox)
-	if err == nil {
-		err = r.StartContainer(ctx, containerID)
+	if containerID, err = r.CreateContainer(ctx, sandboxID, container, sandbox); err != nil {
+		return "", "", fmt.Errorf("container: %w", err)
 	}
-	took := time.Since(began)
-	if err != nil {
-		return 0, fmt.Errorf("container: %w", err)
-	}
-	if err := r.StopPodSandbox(ctx, sandboxID); err != nil {
-		return 0, fmt.Errorf("stop: %w", err)
-	}
-	return took, r.RemovePodSandbox(ctx, sandboxID)
+	return sandboxID, containerID, r.StartContainer(ctx, containerID)
 }
 
 // outside is where the real machine finds the node's socket: through the root of its init. gRPC

@@ -45,6 +45,9 @@ func run(command string, args []string) error {
 		fmt.Println("sleeping")
 		<-ctx.Done()
 		return nil
+	case "deaf": // to the signals that ask it to end
+		fmt.Println("sleeping")
+		select {}
 	case "serve":
 		return serve(ctx, ":"+args[0], http.HandlerFunc(hello))
 	case "node_exporter":

@@ -208,16 +208,19 @@ func (r *Runtime) RunPodSandbox(ctx context.Context, config *runtimeapi.PodSandb
 	return s.Id, nil
 }
 
-// StopPodSandbox stops the sandbox and the containers in it.
+// StopPodSandbox stops the sandbox and the containers in it. One that is gone is NotFound, as
+// containerd 1.6 has it, unlike a removal.
 func (r *Runtime) StopPodSandbox(ctx context.Context, id string) error {
 	if err := r.begin(ctx, "StopPodSandbox", 0, id); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.sandboxes[id]; s != nil {
-		s.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	s := r.sandboxes[id]
+	if s == nil {
+		return notFound("sandbox", id)
 	}
+	s.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 	for _, c := range r.containers {
 		if c.sandboxID == id {
 			c.exit(137, "")
@@ -372,13 +375,13 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, timeout int64) e
 	return nil
 }
 
-// RemoveContainer removes the container, ending it if it still runs.
+// RemoveContainer removes the container, ending it if it still runs. One that is gone is fine.
 func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	r.mu.Lock()
 	c := r.containers[id]
 	r.mu.Unlock()
 	if c == nil {
-		return notFound("container", id)
+		return r.begin(ctx, "RemoveContainer", 0, "")
 	}
 	if err := r.begin(ctx, "RemoveContainer", 0, fmt.Sprintf("%s %d", c.Metadata.Name, c.Metadata.Attempt)); err != nil {
 		return err
@@ -431,6 +434,13 @@ func (r *Runtime) ContainerStatus(ctx context.Context, id string, _ bool) (*runt
 func (r *Runtime) ExecSync(ctx context.Context, id string, cmd []string, _ time.Duration) (stdout, stderr []byte, err error) {
 	if err := r.begin(ctx, "ExecSync", 0, ""); err != nil {
 		return nil, nil, err
+	}
+	r.mu.Lock()
+	c := r.containers[id]
+	running := c != nil && c.State == runtimeapi.ContainerState_CONTAINER_RUNNING
+	r.mu.Unlock()
+	if !running {
+		return nil, nil, status.Errorf(codes.Unknown, "container %q is not running", id)
 	}
 	if r.Run == nil {
 		return nil, nil, nil

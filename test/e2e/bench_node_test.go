@@ -1,0 +1,179 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
+
+	"github.com/everynode/everynode/test/e2e/cluster"
+)
+
+// Pods without probes, one and fifty at once: from their binding until all are reported Running, and
+// from their deletion until all are gone, beside what the container runtime alone needs for as many,
+// 15 at once as the agent has it, measured in turns. The aim: ratios of 1.3.
+func BenchmarkPods(b *testing.B) {
+	for _, count := range []int{1, 50} {
+		b.Run(strconv.Itoa(count), func(b *testing.B) {
+			c := cluster.New(b, programs(b))
+			n := c.AddNode()
+			c.AwaitReady()
+			measurePods(b, c, n, "warm", 1)
+			var floorStart, floorStop, start, stop []time.Duration
+			b.ResetTimer()
+			for i := range b.N {
+				up, down, err := n.Floor(context.Background(), cluster.FloorPods{
+					Name: fmt.Sprintf("floor-%d", i), Image: appImage, Args: []string{"sleep"}, Count: count, AtOnce: 15,
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+				floorStart, floorStop = append(floorStart, up), append(floorStop, down)
+				up, down = measurePods(b, c, n, fmt.Sprintf("pod-%d", i), count)
+				start, stop = append(start, up), append(stop, down)
+			}
+			b.StopTimer()
+			b.ReportMetric(0, "ns/op")
+			for name, pair := range map[string][2]time.Duration{"start": {median(start), median(floorStart)}, "stop": {median(stop), median(floorStop)}} {
+				b.ReportMetric(float64(pair[0].Milliseconds()), "ms-"+name)
+				b.ReportMetric(float64(pair[1].Milliseconds()), "ms-floor-"+name)
+				b.ReportMetric(float64(pair[0])/float64(pair[1]), "ratio-"+name)
+			}
+		})
+	}
+}
+
+// measurePods makes pods that are bound to a node, waits until all run, and deletes them.
+func measurePods(b *testing.B, c *cluster.Cluster, n *cluster.Node, name string, count int) (start, stop time.Duration) {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	pods := c.Client().CoreV1().Pods("default")
+	events, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: "bench=" + name})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer events.Stop()
+	each := func(f func(ctx context.Context, name string) error) time.Time {
+		b.Helper()
+		began := time.Now()
+		group, ctx := errgroup.WithContext(ctx)
+		for i := range count {
+			group.Go(func() error { return f(ctx, fmt.Sprintf("%s-%d", name, i)) })
+		}
+		if err := group.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		return began
+	}
+	await := func(what string, began time.Time, counts func(watch.Event, *corev1.Pod) bool) time.Duration {
+		b.Helper()
+		seen := map[string]bool{}
+		for event := range events.ResultChan() {
+			pod, ok := event.Object.(*corev1.Pod)
+			if !ok {
+				b.Fatalf("watch: %v", event.Object)
+			}
+			if seen[pod.Name] = seen[pod.Name] || counts(event, pod); seen[pod.Name] {
+				done := 0
+				for _, is := range seen {
+					if is {
+						done++
+					}
+				}
+				if done == count {
+					return time.Since(began)
+				}
+			}
+		}
+		b.Fatalf("%s: not all %d pods are %s in time:\n%s", name, count, what, c.Kubectl("describe", "pods").Stdout)
+		return 0
+	}
+	began := each(func(ctx context.Context, name string) error {
+		_, err := pods.Create(ctx, benchPod(n, name), metav1.CreateOptions{})
+		return err
+	})
+	start = await("Running", began, func(_ watch.Event, p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
+	began = each(func(ctx context.Context, name string) error { return pods.Delete(ctx, name, metav1.DeleteOptions{}) })
+	stop = await("gone", began, func(e watch.Event, _ *corev1.Pod) bool { return e.Type == watch.Deleted })
+	return start, stop
+}
+
+func benchPod(n *cluster.Node, name string) *corev1.Pod {
+	group := name[:strings.LastIndex(name, "-")]
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"bench": group}},
+		Spec: corev1.PodSpec{
+			NodeName: n.Name, TerminationGracePeriodSeconds: ptr.To[int64](2),
+			Containers: []corev1.Container{{Name: "app", Image: appImage, Args: []string{"sleep"}}},
+		},
+	}
+}
+
+// An agent with 20 pods at rest: resident memory, and CPU in a minute. The aims: 45 MiB, 0.5 s.
+// And an idle server, etcd, controllers and scheduler inside. The aim: 220 MiB.
+func BenchmarkIdle(b *testing.B) {
+	c := cluster.New(b, programs(b))
+	n := c.AddNode()
+	c.AwaitReady()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	for i := range 20 {
+		if _, err := c.Client().CoreV1().Pods("default").Create(ctx, benchPod(n, fmt.Sprintf("idle-%d", i)), metav1.CreateOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	cluster.Await(b, "20 pods run", 2*time.Minute, func(ctx context.Context) error {
+		list, err := c.Client().CoreV1().Pods("default").List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Running"})
+		if err == nil && len(list.Items) != 20 {
+			err = fmt.Errorf("%d run", len(list.Items))
+		}
+		return err
+	})
+	time.Sleep(45 * time.Second) // it is about what is idle
+	before, err := cpuTime(n.Agent.PID())
+	if err != nil {
+		b.Fatal(err)
+	}
+	time.Sleep(time.Minute)
+	after, err := cpuTime(n.Agent.PID())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric((after - before).Seconds(), "cpu-s/min-agent")
+	for name, pid := range map[string]int{"MiB-server": c.Server.PID(), "MiB-agent": n.Agent.PID()} {
+		kib, err := resident(pid)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(kib)/1024, name)
+	}
+}
+
+// cpuTime is what a process has used so far, in user and system mode.
+func cpuTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	user, errUser := strconv.Atoi(fields[11])
+	system, errSystem := strconv.Atoi(fields[12])
+	if errUser != nil || errSystem != nil {
+		return 0, fmt.Errorf("process %d: stat says %s", pid, rest)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond, nil // a tick is 10 ms on every Linux that matters
+}
