@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 	"k8s.io/utils/ptr"
 
 	"github.com/everynode/everynode/test/e2e/cluster"
@@ -60,7 +62,17 @@ func measurePods(b *testing.B, c *cluster.Cluster, n *cluster.Node, name string,
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	pods := c.Client().CoreV1().Pods("default")
-	events, err := pods.Watch(ctx, metav1.ListOptions{LabelSelector: "bench=" + name})
+	list, err := pods.List(ctx, metav1.ListOptions{LabelSelector: "bench=" + name})
+	if err != nil {
+		b.Fatal(err)
+	}
+	// One watch may be broken off: this one is taken up again.
+	events, err := watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.LabelSelector = "bench=" + name
+			return pods.Watch(ctx, o)
+		},
+	})
 	if err != nil {
 		b.Fatal(err)
 	}
