@@ -45,14 +45,14 @@ e2e: build bin/kubectl ## the real binary, containerd and kubectl, several nodes
 	$(GO) test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
 
 SUITE := bin/conformance
-conformance: packages build bin/kubectl $(SUITE)/e2e.test $(SUITE)/ginkgo $(SUITE)/agnhost ## upstream's specs on two nodes, DaemonSets' if no FOCUS=regexp; SKIP=, PROCS=n (as root)
+conformance: packages build bin/kubectl $(SUITE)/e2e.test $(SUITE)/ginkgo $(SUITE)/agnhost $(SUITE)/nonewprivs ## upstream's specs on two nodes, DaemonSets' if no FOCUS=regexp; SKIP=, PROCS=n (as root)
 	$(GO) test -tags conformance -count=1 -timeout 4h -v ./test/conformance
 
 $(SUITE)/e2e.test: test/upstream/suite/go.mod test/upstream/suite/suite_test.go | toolchain
 	@echo "building upstream's suite; the first time takes some minutes"
 	@cd test/upstream/suite && $(GO) test -c -ldflags "$(STRIP) $(subst +everynode,,$(LDFLAGS))" -o ../../../$@ .
 
-$(SUITE)/ginkgo $(SUITE)/agnhost &: test/upstream/suite/go.mod | toolchain
+$(SUITE)/ginkgo $(SUITE)/agnhost $(SUITE)/nonewprivs &: test/upstream/suite/go.mod | toolchain
 	@cd test/upstream/suite && $(GO) build -ldflags "$(STRIP)" -o ../../../$(SUITE)/ tool
 
 soak: toolchain ## the DaemonSet machine: 50,000 histories against its oracle, 5,000 simulated worlds

@@ -24,6 +24,7 @@ const (
 	suite      = "bin/conformance/e2e.test"
 	ginkgo     = "bin/conformance/ginkgo"
 	agnhost    = "bin/conformance/agnhost"
+	nonewprivs = "bin/conformance/nonewprivs"
 	reportDir  = "bin/conformance/report"
 	imageDir   = "bin/conformance/images"
 	packageDir = "bin/conformance/packages"

@@ -40,6 +40,9 @@ func recipes(put *files, agnhostSource string) []recipe {
 			"-file", agnhost+"=/agnhost:755", "-link", "/agnhost-2=agnhost", "-file", put.file("keep", "")+"=/uploads/.keep",
 			"-file", agnhostSource+"/porter/localhost.crt=/localhost.crt", "-file", agnhostSource+"/porter/localhost.key=/localhost.key",
 			"-entrypoint", "/agnhost", "-cmd", "pause")},
+		{"registry.k8s.io/e2e-test-images/nonewprivs", with("-file", nonewprivs+"=/usr/local/bin/nnp:4755", "-cmd", "nnp")},
+		{"registry.k8s.io/e2e-test-images/kitten", []string{
+			"-file", put.file("data.json", `{"image":"kitten.jpg"}`) + "=/data.json", "-file", put.file("os-release", "NAME=\"Alpine Linux\"\n") + "=/etc/os-release", "-cmd", "test-webserver"}},
 		{"registry.k8s.io/e2e-test-images/nginx", with(
 			"-package", "nginx", "-file", put.file("nginx.conf", "worker_processes 1;\nevents {}\nhttp { server { listen 80; root /usr/share/nginx/html; } }\n")+"=/etc/nginx/nginx.conf",
 			"-file", put.file("index.html", "welcome\n")+"=/usr/share/nginx/html/index.html",

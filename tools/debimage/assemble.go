@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/tar"
 	"context"
 	"fmt"
 	"io/fs"
@@ -209,11 +210,11 @@ func copyIn(root tree, flag string) error {
 	host, guest, _ := strings.Cut(flag, "=")
 	mode := fs.FileMode(0o644)
 	if name, octal, found := strings.Cut(guest, ":"); found {
-		bits, err := strconv.ParseUint(octal, 8, 9)
+		bits, err := strconv.ParseUint(octal, 8, 12)
 		if err != nil {
 			return fmt.Errorf("the mode %q is not octal: %w", octal, err)
 		}
-		guest, mode = name, fs.FileMode(bits)
+		guest, mode = name, (&tar.Header{Mode: int64(bits)}).FileInfo().Mode() // setuid and its like too
 	}
 	data, err := os.ReadFile(host)
 	if err != nil {

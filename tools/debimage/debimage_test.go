@@ -142,13 +142,16 @@ func TestCopyIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := tree{}
-	for _, flag := range []string{host + "=/a", host + "=/b:755"} {
+	for _, flag := range []string{host + "=/a", host + "=/b:755", host + "=/s:4755"} {
 		if err := copyIn(root, flag); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if root["a"].mode != 0o644 || root["b"].mode != 0o755 || string(root["a"].data) != "x" {
 		t.Errorf("got %+v and %+v", root["a"], root["b"])
+	}
+	if unixMode(root["s"].mode) != 0o4755 {
+		t.Errorf("mode 4755 became %o", unixMode(root["s"].mode))
 	}
 	for _, flag := range []string{host + "=/c:abc", host + ".absent=/c"} {
 		if copyIn(root, flag) == nil {

@@ -86,6 +86,19 @@ func (d *decision) resources(c spec, obs Container) *corev1.ResourceRequirements
 	return r
 }
 
+// podResources are those granted to the pod as a whole, if it asks for any, and those
+// that its cgroup has: the new ones only when all has followed.
+func (d *decision) podResources() (corev1.ResourceList, *corev1.ResourceRequirements) {
+	asked := d.Pod.Spec.Resources
+	if asked == nil || len(asked.Requests)+len(asked.Limits) == 0 || d.Rejected != nil {
+		return nil, nil
+	}
+	if d.Resizing && d.basis.Resources != nil {
+		return asked.Requests, d.basis.Resources
+	}
+	return asked.Requests, asked.DeepCopy()
+}
+
 func actual(to, has, reported corev1.ResourceList, name corev1.ResourceName) {
 	if to == nil {
 		return

@@ -33,6 +33,7 @@ func (d *decision) status() corev1.PodStatus {
 	if d.Rejected == nil {
 		d.containerStatuses(&s)
 	}
+	s.AllocatedResources, s.Resources = d.podResources()
 	d.settlePhase(&s)
 	s.Conditions = d.conditions(&s)
 	return s

@@ -264,4 +264,5 @@ replace k8s.io/streaming => k8s.io/streaming v0.36.3
 tool (
 	github.com/onsi/ginkgo/v2/ginkgo
 	k8s.io/kubernetes/test/images/agnhost
+	k8s.io/kubernetes/test/images/nonewprivs
 )
