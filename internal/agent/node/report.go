@@ -124,6 +124,7 @@ func (n *Node) write(ctx context.Context, node *corev1.Node, status *corev1.Node
 func own(into, from *corev1.NodeStatus) {
 	into.Capacity, into.Allocatable, into.Addresses = from.Capacity, from.Allocatable, from.Addresses
 	into.DaemonEndpoints, into.NodeInfo = from.DaemonEndpoints, from.NodeInfo
+	into.DeclaredFeatures = from.DeclaredFeatures
 	for _, kind := range []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure, corev1.NodeNetworkUnavailable, corev1.NodeReady} {
 		if c := find(from.Conditions, kind); c != nil {
 			into.Conditions = replace(into.Conditions, *c)
@@ -160,6 +161,7 @@ func (n *Node) status(ctx context.Context, node *corev1.Node, now time.Time) (*c
 	status.Addresses = n.addresses()
 	status.DaemonEndpoints.KubeletEndpoint.Port = int32(n.o.Port)
 	status.NodeInfo = n.machine.info(n.version)
+	status.DeclaredFeatures = declaredFeatures()
 	status.Conditions = conditions(status.Conditions, m, n.lastPressure, now)
 	ready := find(status.Conditions, corev1.NodeReady)
 	// Ready without a range is not what most wait for: keep looking for it closely.
