@@ -212,7 +212,7 @@ func (a *assembly) storage() error {
 	}
 	a.factory = f
 	a.options.Store.Observe()
-	a.generic.RESTOptionsGetter = a.options.Store.Decorate(a.generic.RESTOptionsGetter)
+	a.generic.RESTOptionsGetter = a.options.Store.Decorate(a.generic.RESTOptionsGetter, sharedVersions())
 	return nil
 }
 

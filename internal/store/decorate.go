@@ -26,9 +26,10 @@ import (
 )
 
 // Decorate makes every store of g use this backend: with an embedded etcd by function calls instead of a socket.
-// Everything else (watch caches, their indexes, encryption at rest) stays as g configured it. With an external etcd
-// g already does the right thing and is returned as it is.
-func (b *Backend) Decorate(g generic.RESTOptionsGetter) generic.RESTOptionsGetter {
+// Everything else (watch caches, their indexes, encryption at rest) stays as g configured it. The versions of an object
+// that a watch cache holds share memory as share says, by kind. With an external etcd g already does the right thing
+// and is returned as it is.
+func (b *Backend) Decorate(g generic.RESTOptionsGetter, share map[schema.GroupResource]Share) generic.RESTOptionsGetter {
 	if !b.Embedded() {
 		return g
 	}
@@ -36,13 +37,14 @@ func (b *Backend) Decorate(g generic.RESTOptionsGetter) generic.RESTOptionsGette
 	tracked.KV = etcd3.NewETCDLatencyTracker(reasonedKV{b.client.KV, b.guard.writable}) // each request's time in etcd
 	kc := &etcdk8s.Client{Client: &tracked}
 	kc.Kubernetes = kc
-	return &inProcess{RESTOptionsGetter: g, client: kc, compactor: b.compactor}
+	return &inProcess{RESTOptionsGetter: g, client: kc, compactor: b.compactor, share: share}
 }
 
 type inProcess struct {
 	generic.RESTOptionsGetter
 	client    *etcdk8s.Client
 	compactor etcd3.Compactor
+	share     map[schema.GroupResource]Share
 }
 
 // GetRESTOptions replaces only the decorator of the wrapped options.
@@ -97,7 +99,7 @@ func (p *inProcess) cached(cfg *storagebackend.ConfigForResource, prefix string,
 		return nil, nil, err
 	}
 	c, err := cacherstorage.NewCacherFromConfig(cacherstorage.Config{
-		Storage:             s,
+		Storage:             sharing(s, p.share[cfg.GroupResource]),
 		Versioner:           storage.APIObjectVersioner{},
 		GroupResource:       cfg.GroupResource,
 		EventsHistoryWindow: cfg.EventsHistoryWindow,
