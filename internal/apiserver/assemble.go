@@ -177,6 +177,7 @@ func (a *assembly) clients() error {
 	}
 	a.client = c
 	a.informers = informers.NewSharedInformerFactoryWithOptions(c, resync, informers.WithTransform(dropManagedFields))
+	a.fromRegistries(a.informers)
 	return nil
 }
 

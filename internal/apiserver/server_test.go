@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/server/v3/embed"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -530,4 +531,45 @@ func TestClientConfigIsACopy(t *testing.T) {
 	if a.QPS >= 0 || a.ContentType != "application/vnd.kubernetes.protobuf" {
 		t.Errorf("QPS %v, content type %s", a.QPS, a.ContentType)
 	}
+}
+
+// The informers of nodes and pods watch at the registries, and show what the API would, without managedFields.
+func TestInformersWatchRegistries(t *testing.T) {
+	c := shared(t)
+	ctx := t.Context()
+	node, err := c.admin(t).CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "informed"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := c.server.Informers()
+	nodes := f.Core().V1().Nodes()
+	nodes.Informer()
+	f.StartWithContext(ctx)
+	seen := func(ctx context.Context) error {
+		got, err := nodes.Lister().Get("informed")
+		if err != nil {
+			return err
+		}
+		want := node.DeepCopy()
+		want.ManagedFields = nil
+		if d := cmp.Diff(want, got); d != "" {
+			return fmt.Errorf("(-want +got):\n%s", d)
+		}
+		return nil
+	}
+	eventually(t, "the node in the informer", seen)
+	node.Labels = map[string]string{"a": "b"}
+	if node, err = c.admin(t).CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the changed node", seen)
+	if err := c.admin(t).CoreV1().Nodes().Delete(ctx, "informed", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the node's end", func(context.Context) error {
+		if _, err := nodes.Lister().Get("informed"); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("%v, want not found", err)
+		}
+		return nil
+	})
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,11 +35,39 @@ func (s sharedVersions) Watch(ctx context.Context, key string, o storage.ListOpt
 	if err != nil {
 		return nil, err
 	}
+	v := &versions{from: w, events: make(chan watch.Event), done: make(chan struct{})}
+	go v.run(s)
+	return v, nil
+}
+
+// versions is a watch whose events have been through see.
+type versions struct {
+	from   watch.Interface
+	events chan watch.Event
+	done   chan struct{}
+	once   sync.Once
+}
+
+// ResultChan implements watch.Interface.
+func (v *versions) ResultChan() <-chan watch.Event { return v.events }
+
+// Stop implements watch.Interface.
+func (v *versions) Stop() {
+	v.once.Do(func() { close(v.done) })
+	v.from.Stop()
+}
+
+func (v *versions) run(s sharedVersions) {
+	defer close(v.events)
 	last := map[types.UID]runtime.Object{}
-	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+	for e := range v.from.ResultChan() {
 		s.see(last, e)
-		return e, true
-	}), nil
+		select {
+		case v.events <- e:
+		case <-v.done:
+			return
+		}
+	}
 }
 
 func (s sharedVersions) see(last map[types.UID]runtime.Object, e watch.Event) {
