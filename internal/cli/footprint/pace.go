@@ -21,8 +21,9 @@ type Room struct {
 const (
 	// busyRate is where busy begins, in bytes allocated a second. A quiet server is far below.
 	busyRate = 16 << 20
-	// busyFor is how long busy lasts after the last second of much allocation.
-	busyFor = 10 * time.Second
+	// busyFor is how long busy lasts after the last second of much allocation. Giving memory back costs a collection of
+	// all that is alive, so a pause within a long change (nodes that join one by one) must not count as its end.
+	busyFor = time.Minute
 	// paceStep is the least change, in percent, that is worth stopping the world for.
 	paceStep = 20
 )

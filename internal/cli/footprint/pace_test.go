@@ -23,9 +23,9 @@ func TestPace(t *testing.T) {
 		{"a little more", 7, 100 * mib, 340 * mib, 0, false},
 		{"very large: never below quiet", 8, 100 * mib, 4096 * mib, 50, false},
 		{"large again", 9, 100 * mib, 512 * mib, 100, false},
-		{"ten seconds later", 19, 0, 300 * mib, 50, true},
-		{"once is enough", 20, 0, 300 * mib, 0, false},
-		{"unknown live heap", 21, 100 * mib, 0, 200, false},
+		{"a minute later", 69, 0, 300 * mib, 50, true},
+		{"once is enough", 70, 0, 300 * mib, 0, false},
+		{"unknown live heap", 71, 100 * mib, 0, 200, false},
 	} {
 		percent, over := p.next(start.Add(time.Duration(step.second)*time.Second), step.allocated, step.live)
 		if percent != step.percent || over != step.over {
