@@ -46,8 +46,13 @@ func asFailure(reason string, err error) error {
 	return &failure{reason, err}
 }
 
-// text is an error's message without gRPC's wrapping.
+// text is an error's message without gRPC's wrapping, and without the reason that is
+// shown beside it.
 func text(err error) string {
+	var img *images.Error
+	if errors.As(err, &img) {
+		return img.Message
+	}
 	var s interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &s) {
 		return s.GRPCStatus().Message()

@@ -321,6 +321,9 @@ func TestImageThatCannotBeHad(t *testing.T) {
 		n.want("p", "Pending c:ErrImagePull")
 		after(6 * time.Second)
 		n.want("p", "Pending c:ImagePullBackOff")
+		if m := n.get("p").Status.ContainerStatuses[0].State.Waiting.Message; strings.Count(m, "ErrImagePull") != 1 {
+			t.Errorf("the reason is not said once: %q", m)
+		}
 		n.images.Publish("remote:1")
 		after(10 * time.Second)
 		n.want("p", "Running c:running*")
