@@ -95,6 +95,7 @@ type Node struct {
 
 	// Owned by the reporting loop.
 	version      string // of the runtime, as last heard
+	strictGroups bool   // the runtime knows supplementalGroupsPolicy, as last heard
 	versionKnown bool   // it has not been away since
 	lastPressure map[corev1.NodeConditionType]time.Time
 	reported     time.Time

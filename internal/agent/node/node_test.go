@@ -138,6 +138,7 @@ func TestRegistersAndBecomesReady(t *testing.T) {
 			}
 		}
 		if node.Status.NodeInfo.ContainerRuntimeVersion != "containerd://1.6.20" || node.Status.DaemonEndpoints.KubeletEndpoint.Port != 10250 ||
+			node.Status.Features == nil || *node.Status.Features.SupplementalGroupsPolicy ||
 			!slices.Contains(node.Status.DeclaredFeatures, "RestartAllContainersOnContainerExits") ||
 			len(node.Status.Addresses) != 2 || node.Status.Addresses[0].Address != "10.0.0.1" {
 			t.Errorf("status %+v", node.Status)

@@ -124,7 +124,7 @@ func (n *Node) write(ctx context.Context, node *corev1.Node, status *corev1.Node
 func own(into, from *corev1.NodeStatus) {
 	into.Capacity, into.Allocatable, into.Addresses = from.Capacity, from.Allocatable, from.Addresses
 	into.DaemonEndpoints, into.NodeInfo = from.DaemonEndpoints, from.NodeInfo
-	into.DeclaredFeatures = from.DeclaredFeatures
+	into.DeclaredFeatures, into.Features = from.DeclaredFeatures, from.Features
 	for _, kind := range []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure, corev1.NodeNetworkUnavailable, corev1.NodeReady} {
 		if c := find(from.Conditions, kind); c != nil {
 			into.Conditions = replace(into.Conditions, *c)
@@ -162,6 +162,7 @@ func (n *Node) status(ctx context.Context, node *corev1.Node, now time.Time) (*c
 	status.DaemonEndpoints.KubeletEndpoint.Port = int32(n.o.Port)
 	status.NodeInfo = n.machine.info(n.version)
 	status.DeclaredFeatures = declaredFeatures()
+	status.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: new(n.strictGroups)}
 	status.Conditions = conditions(status.Conditions, m, n.lastPressure, now)
 	ready := find(status.Conditions, corev1.NodeReady)
 	// Ready without a range is not what most wait for: keep looking for it closely.
@@ -207,6 +208,7 @@ func (n *Node) runtimeNetwork(ctx context.Context) (network, err error) {
 		n.versionKnown = false
 		return nil, err
 	}
+	n.strictGroups = status.GetFeatures().GetSupplementalGroupsPolicy()
 	if err := unmet(status, runtimeapi.RuntimeReady); err != nil {
 		return nil, err
 	}

@@ -583,3 +583,17 @@ func TestHostPortsBecomeMappings(t *testing.T) {
 		t.Errorf("mappings of a host-network pod: %v", got)
 	}
 }
+
+// A pod that wants users of its own must never run with the host's.
+func TestUserNamespacesAreRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		pod := podNamed("p", command("c", "run"))
+		pod.Spec.HostUsers = new(false)
+		n.create(pod)
+		after(3 * time.Second)
+		n.want("p", "Pending c:ContainerCreating")
+		if _, events := n.log(); !slices.ContainsFunc(events, func(e string) bool { return strings.Contains(e, "hostUsers") }) {
+			t.Errorf("nothing says why: %v", events)
+		}
+	})
+}

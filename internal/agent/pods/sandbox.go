@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ func (m *Manager) podFiles(uid types.UID) string { return filepath.Join(m.o.File
 
 // runSandbox makes the pod's cgroup and log folder and runs its sandbox.
 func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32, known ids) (podlife.Sandbox, error) {
+	if u := pod.Spec.HostUsers; u != nil && !*u { // never run it with the host's users instead
+		return podlife.Sandbox{}, errors.New("the pod wants a user namespace of its own (hostUsers: false), which this agent does not support: leave hostUsers out")
+	}
 	cfg, err := m.sandboxConfig(pod, attempt)
 	if err != nil {
 		return podlife.Sandbox{}, err

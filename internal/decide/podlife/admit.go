@@ -48,7 +48,7 @@ const (
 // admitted before and have not ended. Reasons and messages are the kubelet's:
 // https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#self-healing-behavior
 func Admit(pod *corev1.Pod, others []*corev1.Pod, host Host) Admission {
-	for _, v := range []*Verdict{wrongSystem(pod), forbiddenSysctl(pod, host.UnsafeSysctls), unenforced(pod, host.AppArmor)} {
+	for _, v := range []*Verdict{wrongSystem(pod), forbiddenSysctl(pod, host.UnsafeSysctls), unenforced(pod, host.AppArmor), looseGroups(pod, host.Node)} {
 		if v != nil {
 			return Admission{Rejected: v}
 		}
