@@ -7,7 +7,8 @@
 //
 //	identity ──┐                       ┌─> node ── podCIDR ──> network ── Ready ──┐
 //	           ├─> client, CRI ────────┼─> services, objects ──> volumes          ├─> pods
-//	runtime ───┘                       ├─> images/*.tar, pause image ─────────────┘
+//	runtime ───┘                       ├─> images/*.tar, pause image ─────────────┤
+//	                                   ├─> manifests (static pods) ───────────────┘
 //	                                   └─> serving certificate ──> streaming
 //
 // It never stops a container because it stops itself: what runs keeps running, and the next start
@@ -48,8 +49,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
-	if o.PodManifestPath != "" && o.PodManifestPath != DefaultPodManifestPath {
-		klog.FromContext(ctx).Info("Static pods are not run yet; the folder is ignored", "podManifestPath", o.PodManifestPath)
+	folder, noFolder, err := manifestFolder(o, "/")
+	if err != nil {
+		return err
 	}
 	id, runtime, err := connect(ctx, o)
 	if ctx.Err() != nil {
@@ -63,6 +65,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	parts.manifests, parts.noManifests = folder, noFolder
 	klog.FromContext(ctx).Info("Agent assembled", "node", o.NodeName, "nodeIP", ip, "server", o.Server, "runtime", runtime.Name+"://"+runtime.Version, "after", time.Since(begun).Round(time.Millisecond))
 	// Under systemd, what waits for this service waits for a node that has joined.
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {

@@ -40,6 +40,7 @@ func (o Options) identityDir() string { return filepath.Join(o.DataDir, "agent",
 func (o Options) podsDir() string     { return filepath.Join(o.DataDir, "pods") }
 func (o Options) imagesDir() string   { return filepath.Join(o.DataDir, "images") }
 func (o Options) cgroupRoot() string  { return "/everynode-" + o.NodeName }
+func (o Options) networkFile() string { return filepath.Join(o.DataDir, "agent", "network.json") }
 func (o Options) ipamDir() string     { return filepath.Join(o.DataDir, "cni", "ipam") }
 
 // listenAddress is where the node's own API listens.
@@ -69,6 +70,9 @@ type parts struct {
 	logs     *logs.Rotator
 	garbage  *images.Collector
 	api      *streaming.Server
+
+	// manifests is the folder of static pods; noManifests why there is none, if that has a reason.
+	manifests, noManifests string
 }
 
 // assemble makes the parts and connects them; nothing works yet.
@@ -88,7 +92,7 @@ func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connecti
 	}
 	p.events = newEvents(p.client, o.NodeName)
 	p.network, err = network.New(network.Options{
-		NodeIP: ip, Servers: servers, CNIConfDir: o.CNIConfDir, IPAMDir: o.ipamDir(),
+		NodeIP: ip, Servers: servers, CNIConfDir: o.CNIConfDir, StateFile: o.networkFile(), IPAMDir: o.ipamDir(),
 		ClusterCIDR: o.ClusterCIDR, APIServiceIP: o.APIServiceIP, Client: p.client,
 		Recorder: p.events.recorder, NodeRef: p.nodeRef,
 		Changed: func() { p.node.Poke() },
@@ -98,7 +102,7 @@ func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connecti
 	}
 	p.node, err = node.New(node.Options{
 		Name: o.NodeName, Labels: o.NodeLabels, IP: ip, Port: o.ListenPort, DataDir: o.DataDir,
-		Client: p.client, Runtime: runtime.Runtime, NetworkReady: p.network.Ready, OnNode: p.network.SetNode,
+		Client: p.client, Runtime: runtime.Runtime, NetworkReady: p.network.Ready, OnNode: p.setNode,
 	})
 	if err != nil {
 		return nil, err
@@ -125,6 +129,12 @@ func (p *parts) assembleAPI() error {
 		Client: p.client, Pods: p.pods, Runtime: p.runtime.Runtime, Stats: measured, Config: p.o.kubeletConfiguration(), Healthy: p.pods.Healthy,
 	})
 	return err
+}
+
+// setNode takes in this node's Node as the server has it.
+func (p *parts) setNode(node *corev1.Node) {
+	p.network.SetNode(node)
+	p.pods.SetNode(node.UID)
 }
 
 func (p *parts) assemblePods() error {
@@ -188,6 +198,7 @@ func (p *parts) list() []part {
 		{"pods", p.runPods},
 		{"logs", p.logs.Run},
 		{"image garbage", p.garbage.Run},
+		{"static pods", p.runStatic},
 		{"node API", p.api.Run},
 		{"serving certificate", p.serveCertified},
 	}

@@ -35,17 +35,11 @@ func newServices(client kubernetes.Interface, api func(*corev1.Service)) *servic
 	return &services{client: client, api: api, synced: make(chan struct{}), all: map[string]*corev1.Service{}}
 }
 
-// List is the Services; the caller must not change them. It waits for the first list, but not for
-// long: with no server in sight a restarted container has to do without.
-func (s *services) List() []*corev1.Service {
-	select {
-	case <-s.synced:
-	default:
-		select {
-		case <-s.synced:
-		case <-time.After(servicesPatience):
-			klog.Background().Info("The Services are not known yet: containers that start now lack variables for them")
-		}
+// List is the Services; the caller must not change them. If told to, it waits for the first list, but
+// not for long: with no server in sight a restarted container has to do without.
+func (s *services) List(wait bool) []*corev1.Service {
+	if wait {
+		s.await()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,6 +50,20 @@ func (s *services) List() []*corev1.Service {
 		}
 	}
 	return s.list
+}
+
+// await waits for the first list.
+func (s *services) await() {
+	select {
+	case <-s.synced:
+		return
+	default:
+	}
+	select {
+	case <-s.synced:
+	case <-time.After(servicesPatience):
+		klog.Background().Info("The Services are not known yet: containers that start now lack variables for them")
+	}
 }
 
 func (s *services) run(ctx context.Context) error {

@@ -28,7 +28,7 @@ func TestServices(t *testing.T) {
 		defer cancel()
 		go func() { _ = s.run(ctx) }()
 
-		if got := len(s.List()); got != 2 {
+		if got := len(s.List(true)); got != 2 {
 			t.Errorf("%d services at the first call, want 2: it must wait for the list", got)
 		}
 		if got := <-api; got != "10.43.0.1" {
@@ -42,7 +42,7 @@ func TestServices(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web"},
 			Spec:       corev1.ServiceSpec{ClusterIP: "10.43.0.9", Ports: []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}}},
 		}
-		if diff := cmp.Diff([]*corev1.Service{want}, s.List()); diff != "" {
+		if diff := cmp.Diff([]*corev1.Service{want}, s.List(true)); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -52,8 +52,12 @@ func TestServicesWithoutServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServices(fake.NewClientset(), func(*corev1.Service) {})
 		begin := time.Now()
-		if got := s.List(); len(got) != 0 || time.Since(begin) != servicesPatience {
+		if got := s.List(true); len(got) != 0 || time.Since(begin) != servicesPatience {
 			t.Errorf("List returned %d services after %s", len(got), time.Since(begin))
+		}
+		begin = time.Now()
+		if got := s.List(false); len(got) != 0 || time.Since(begin) != 0 {
+			t.Errorf("List returned %d services after %s, and was not to wait", len(got), time.Since(begin))
 		}
 	})
 }

@@ -86,9 +86,7 @@ func agentFlags(fs *pflag.FlagSet, o *agent.Options) (configFile *string) {
 	fs.StringToStringVar(&o.NodeLabels, "node-labels", nil, "labels to put on the node, key=value,...")
 	fs.StringVar(&o.PodManifestPath, "pod-manifest-path", agent.DefaultPodManifestPath, "directory of static pods, which need no server; it may be missing, and \"\" is none")
 	fs.BoolVar(&o.OfflinePods, "offline-pods", true, "remember the pods of DaemonSets, with their ConfigMaps and Secrets (encrypted), and run them after a reboot even if no server answers")
-	for _, name := range []string{"pod-manifest-path", "offline-pods"} {
-		_ = fs.MarkHidden(name) // it exists
-	}
+	_ = fs.MarkHidden("offline-pods") // it exists
 	return fs.String("config", "", "file with settings of the node (kind: AgentConfiguration); flags that are given override it")
 }
 

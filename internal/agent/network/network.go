@@ -31,7 +31,7 @@ const (
 	retryMax   = 10 * time.Second
 )
 
-// Options of a Network. All fields are required except Recorder, NodeRef and Changed.
+// Options of a Network. All fields are required except StateFile, Recorder, NodeRef and Changed.
 type Options struct {
 	// NodeIP is the address other nodes reach this one at.
 	NodeIP net.IP
@@ -39,6 +39,9 @@ type Options struct {
 	Servers *Servers
 	// CNIConfDir is where the container runtime reads network configurations.
 	CNIConfDir string
+	// StateFile keeps the ranges in use, so that pods get a network after a reboot with no server in
+	// sight. None if empty.
+	StateFile string
 	// IPAMDir is where host-local keeps the addresses in use.
 	IPAMDir string
 	// ClusterCIDR is the range of all pods, until the server publishes another.
@@ -85,8 +88,9 @@ type Network struct {
 
 // desired is what the kernel and the runtime should know.
 type desired struct {
-	pods, cluster netip.Prefix
-	service       netip.Addr
+	Pods    netip.Prefix `json:"pods"`
+	Cluster netip.Prefix `json:"cluster"`
+	Service netip.Addr   `json:"service"`
 }
 
 var errNoRange = errors.New("this node has no pod range yet")
@@ -102,12 +106,13 @@ func New(o Options) (*Network, error) {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
+	want := desired{Cluster: netip.MustParsePrefix(o.ClusterCIDR).Masked(), Service: netip.MustParseAddr(o.APIServiceIP)}
 	return &Network{
 		o:          o,
 		routes:     newRouteTable(netAddr(o.NodeIP)),
 		bridgePort: o.Servers.loopbackPort,
 		wake:       make(chan struct{}, 1),
-		want:       desired{cluster: netip.MustParsePrefix(o.ClusterCIDR).Masked(), service: netip.MustParseAddr(o.APIServiceIP)},
+		want:       remembered(o.StateFile, want),
 		err:        errNoRange,
 	}, nil
 }
@@ -141,13 +146,13 @@ func (n *Network) SetNode(node *corev1.Node) {
 		n.set(func(*desired) error { return err })
 		return
 	}
-	n.set(func(d *desired) error { d.pods = cidr; return nil })
+	n.set(func(d *desired) error { d.Pods = cidr; return nil })
 }
 
 // SetAPIService takes in the Service default/kubernetes.
 func (n *Network) SetAPIService(service *corev1.Service) {
 	if ip, err := netip.ParseAddr(service.Spec.ClusterIP); err == nil && ip.Is4() {
-		n.set(func(d *desired) error { d.service = ip; return nil })
+		n.set(func(d *desired) error { d.Service = ip; return nil })
 	}
 }
 
@@ -206,12 +211,12 @@ func (n *Network) apply(ctx context.Context) error {
 	n.mu.Lock()
 	want, applied := n.want, n.applied
 	n.mu.Unlock()
-	err := ensureServiceAddress(want.service)
-	if want.pods.IsValid() {
+	err := ensureServiceAddress(want.Service)
+	if want.Pods.IsValid() {
 		err = errors.Join(err, n.applyPods(ctx, want, applied))
 	}
 	err = errors.Join(err, n.applyListeners(ctx, want))
-	if err == nil && !want.pods.IsValid() {
+	if err == nil && !want.Pods.IsValid() {
 		err = errNoRange
 	}
 	n.mu.Lock()
@@ -225,7 +230,8 @@ func (n *Network) apply(ctx context.Context) error {
 		n.o.Changed()
 	}
 	if err == nil && want != applied {
-		klog.FromContext(ctx).Info("Pod network is ready", "podCIDR", want.pods, "clusterCIDR", want.cluster, "apiService", want.service)
+		remember(ctx, n.o.StateFile, want)
+		klog.FromContext(ctx).Info("Pod network is ready", "podCIDR", want.Pods, "clusterCIDR", want.Cluster, "apiService", want.Service)
 	}
 	return err
 }
@@ -235,13 +241,13 @@ func (n *Network) applyPods(ctx context.Context, want, applied desired) error {
 		return err
 	}
 	mtu := mtuTo(n.o.NodeIP)
-	if err := ensureBridge(want.pods, mtu); err != nil {
+	if err := ensureBridge(want.Pods, mtu); err != nil {
 		return err
 	}
 	if err := n.applyFirewall(ctx, want, applied); err != nil {
 		return err
 	}
-	conf, err := cniConf(want.pods, n.o.IPAMDir, mtu)
+	conf, err := cniConf(want.Pods, n.o.IPAMDir, mtu)
 	if err != nil {
 		return err
 	}
@@ -265,7 +271,7 @@ func (n *Network) applyFirewall(ctx context.Context, want, applied desired) erro
 	if port == "" {
 		port = "6443"
 	}
-	return firewall{pods: want.pods, cluster: want.cluster, service: want.service, apiPort: port}.ensure(ctx)
+	return firewall{pods: want.Pods, cluster: want.Cluster, service: want.Service, apiPort: port}.ensure(ctx)
 }
 
 // followRoutes keeps the routes to the other nodes' pods in step with the published ones.
@@ -273,7 +279,7 @@ func (n *Network) followRoutes(ctx context.Context) {
 	take := func(cm *corev1.ConfigMap) {
 		cidr, err := netip.ParsePrefix(cm.Annotations[clusterCIDRAnnotation])
 		if err == nil && cidr.Addr().Is4() {
-			n.set(func(d *desired) error { d.cluster = cidr.Masked(); return nil })
+			n.set(func(d *desired) error { d.Cluster = cidr.Masked(); return nil })
 		}
 	}
 	watch.Run(ctx, n.o.Client, n.o.Client.CoreV1().ConfigMaps(routesNamespace), &corev1.ConfigMap{}, watch.Options{Name: "node-routes"},
@@ -351,9 +357,9 @@ type listener struct {
 // only, at the bridge's address, where pods reach it by the server's own port. It moves with these
 // addresses, and belongs to the goroutine of keep.
 func (n *Network) applyListeners(ctx context.Context, want desired) error {
-	addresses := []string{net.JoinHostPort(want.service.String(), "443")}
-	if n.bridgePort != "" && want.pods.IsValid() {
-		addresses = append(addresses, net.JoinHostPort(gatewayOf(want.pods).String(), n.bridgePort))
+	addresses := []string{net.JoinHostPort(want.Service.String(), "443")}
+	if n.bridgePort != "" && want.Pods.IsValid() {
+		addresses = append(addresses, net.JoinHostPort(gatewayOf(want.Pods).String(), n.bridgePort))
 	}
 	n.listeners = slices.DeleteFunc(n.listeners, func(l *listener) bool {
 		if slices.Contains(addresses, l.address) {

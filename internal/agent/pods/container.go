@@ -16,6 +16,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/env"
 	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
@@ -144,7 +145,7 @@ func (m *Manager) started(ctx context.Context, s start, id string) (podlife.Cont
 func (m *Manager) containerConfig(ctx context.Context, s start) (cfg *runtimeapi.ContainerConfig, cleanup func(), err error) {
 	cleanup = func() {}
 	c := s.container
-	vars, err := env.Make(ctx, s.pod, c, m.facts(s), m.o.Services(), m.o.Objects, volumes.Opener(s.volumes))
+	vars, err := env.Make(ctx, s.pod, c, m.facts(s), m.o.Services(!manifests.IsStatic(s.pod)), m.o.Objects, volumes.Opener(s.volumes))
 	if err != nil {
 		return nil, cleanup, err
 	}

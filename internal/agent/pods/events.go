@@ -5,12 +5,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
 // event records an event of a pod, or of one of its containers.
 func (m *Manager) event(pod *corev1.Pod, container, eventType, reason, message string) {
-	if pod.Name == "" || pod.ResourceVersion == "" {
+	if pod.Name == "" || pod.ResourceVersion == "" && !manifests.IsStatic(pod) {
 		return // known from the runtime only: there is no object to speak of
 	}
 	ref := &corev1.ObjectReference{

@@ -55,7 +55,7 @@ const (
 func (m *Manager) admitLocked(ctx context.Context, w *worker) {
 	pod := w.facts.Pod
 	if w.facts.Rejected = m.o.Refuse(pod); w.facts.Rejected == nil {
-		host := podlife.Host{Node: m.o.Node(), Allocatable: m.o.NodeFacts().Allocatable, UnsafeSysctls: m.o.AllowedUnsafeSysctls, AppArmor: m.apparmor}
+		host := m.host()
 		admission := podlife.Admit(pod, m.admittedLocked(w), host)
 		if admission.Rejected != nil && admission.Rejected.Reason == podlife.NodeAffinity {
 			// A label that the pod was made for may not have got here yet.
@@ -69,6 +69,11 @@ func (m *Manager) admitLocked(ctx context.Context, w *worker) {
 	if v := w.facts.Rejected; v != nil {
 		m.event(pod, "", corev1.EventTypeWarning, v.Reason, v.Message)
 	}
+}
+
+// host is the node as it is known to be.
+func (m *Manager) host() podlife.Host {
+	return podlife.Host{Node: m.o.Node(), Allocatable: m.o.NodeFacts().Allocatable, UnsafeSysctls: m.o.AllowedUnsafeSysctls, AppArmor: m.apparmor}
 }
 
 // freshTimeout bounds the question after the Node, while which no other pod is admitted.

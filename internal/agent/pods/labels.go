@@ -14,6 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubetypes "k8s.io/kubelet/pkg/types"
 
+	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
@@ -22,6 +23,8 @@ import (
 const (
 	// nodeLabel marks the sandboxes of this node's agent; others are not touched.
 	nodeLabel = "everynode.io/node"
+	// staticLabel marks those of static pods, which a list of the API's pods says nothing about.
+	staticLabel = "everynode.io/static"
 
 	hashAnnotation          = "io.kubernetes.container.hash"
 	restartCountAnnotation  = "io.kubernetes.container.restartCount"
@@ -38,6 +41,7 @@ func (m *Manager) sandboxLabels(pod *corev1.Pod) map[string]string {
 		labels = map[string]string{}
 	}
 	labels[nodeLabel] = m.o.NodeName
+	delete(labels, staticLabel) // a user's label must not say so
 	return identify(labels, pod)
 }
 
@@ -45,6 +49,9 @@ func identify(labels map[string]string, pod *corev1.Pod) map[string]string {
 	labels[kubetypes.KubernetesPodNameLabel] = pod.Name
 	labels[kubetypes.KubernetesPodNamespaceLabel] = pod.Namespace
 	labels[kubetypes.KubernetesPodUIDLabel] = string(pod.UID)
+	if manifests.IsStatic(pod) {
+		labels[staticLabel] = "true"
+	}
 	return labels
 }
 

@@ -19,7 +19,12 @@ type view struct {
 	pod        *corev1.Pod
 	sandboxes  []podlife.Sandbox
 	containers []podlife.Container
+	// mirror is the UID under which the API has a static pod, if it has it.
+	mirror types.UID
 }
+
+// is tells whether a caller who names this UID, or none, means this pod.
+func (v *view) is(uid types.UID) bool { return uid == "" || uid == v.pod.UID || uid == v.mirror }
 
 // show publishes the facts with the status last decided.
 func (w *worker) show(status *corev1.PodStatus) {
@@ -27,6 +32,7 @@ func (w *worker) show(status *corev1.PodStatus) {
 		pod:        withStatusOf(w.facts.Pod, status),
 		sandboxes:  slices.Clone(w.facts.Sandboxes),
 		containers: slices.Clone(w.facts.Containers),
+		mirror:     w.mirror.uid(),
 	})
 }
 
@@ -70,7 +76,7 @@ func (m *Manager) find(ns, name string, uid types.UID) (*view, error) {
 	for _, w := range m.all() {
 		v := w.shown.Load()
 		p := v.pod
-		if p.Namespace != ns || p.Name != name || uid != "" && p.UID != uid {
+		if p.Namespace != ns || p.Name != name || !v.is(uid) {
 			continue
 		}
 		if found == nil || found.pod.CreationTimestamp.Before(&p.CreationTimestamp) {

@@ -58,8 +58,9 @@ type Options struct {
 	Images  internalapi.ImageManagerService
 	Volumes Volumes
 	Objects objects.Source
-	// Services are those whose variables containers get. Default: none.
-	Services func() []*corev1.Service
+	// Services are those whose variables containers get; wait says that it is worth a moment to
+	// learn of them. Default: none.
+	Services func(wait bool) []*corev1.Service
 	// NodeFacts are this node's name, addresses and allocatable resources.
 	NodeFacts func() volumes.Facts
 	// Node is this node as the API has it, or nil if that is not known (yet). Default: not known.
@@ -122,7 +123,7 @@ func (o *Options) setDefaults() {
 		o.LogLinkDir = "/var/log/containers"
 	}
 	if o.Services == nil {
-		o.Services = func() []*corev1.Service { return nil }
+		o.Services = func(bool) []*corev1.Service { return nil }
 	}
 	if o.Node == nil {
 		o.Node = func() *corev1.Node { return nil }

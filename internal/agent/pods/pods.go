@@ -39,6 +39,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
+	static  statics
 	// finished are pods whose workers have ended; a late event must not wake them.
 	finished map[types.UID]bool
 }
@@ -54,7 +55,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		o: o, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), apparmor: hostAppArmor(), now: time.Now,
-		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{},
+		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(),
 	}
 	if o.CgroupRoot != "" {
 		if m.cgroups, err = cgroups.New(o.CgroupRoot); err != nil {
@@ -70,10 +71,12 @@ func (m *Manager) Run(ctx context.Context) error {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithName("pods"))
 	m.running.Go(func() { m.followExits(ctx) })
 	m.running.Go(func() { m.relist(ctx) })
+	m.running.Go(func() { m.beginStatic(ctx) })
 	if n, ok := m.o.Objects.(objects.Notifier); ok {
 		defer n.Subscribe(m.objectChanged)()
 	}
 	m.followPods(ctx)
+	m.stopStatic()
 	m.running.Wait()
 	return nil
 }
@@ -111,6 +114,7 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 	listed := map[types.UID]bool{}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	list = m.takeMirrorsLocked(list)
 	for _, pod := range list { // those that run already have the first claim on ports
 		listed[pod.UID] = true
 		if have.has(pod.UID) {
@@ -121,7 +125,7 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 		m.takeLocked(ctx, pod, have)
 	}
 	for uid, w := range m.workers {
-		if !listed[uid] {
+		if !listed[uid] && !w.static {
 			w.post(func() { w.facts.Gone = true })
 		}
 	}
@@ -138,12 +142,12 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 			m.startLocked(ctx, w)
 		}
 	}
-	m.sweepLocked(ctx)
+	m.sweepLocked(ctx, have)
 }
 
 // sweepLocked removes volumes, cgroups and files of pods that ended while the agent was away.
-func (m *Manager) sweepLocked(ctx context.Context) {
-	known := map[types.UID]bool{}
+func (m *Manager) sweepLocked(ctx context.Context, have inventory) {
+	known := have.uids() // those without a worker belong to a manifest that cannot be read
 	for uid := range m.workers {
 		known[uid] = true
 	}
@@ -166,6 +170,10 @@ func (m *Manager) sweepLocked(ctx context.Context) {
 func (m *Manager) take(ctx context.Context, pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if isMirror(pod) {
+		m.takeMirrorLocked(pod)
+		return
+	}
 	m.takeLocked(ctx, pod, inventory{})
 }
 
@@ -225,17 +233,26 @@ func (m *Manager) forget(ctx context.Context, w *worker) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.workers, w.uid)
-	m.finished[w.uid] = true
 	m.retryResizesLocked(nil)
 	if r, ok := m.o.Objects.(objects.Registrar); ok {
 		r.UnregisterUID(w.uid)
 	}
+	if w.static {
+		m.endedStaticLocked(w)
+	} else {
+		m.finished[w.uid] = true
+	}
+	m.retryStaticLocked()
 }
 
 // gone is told that the API has deleted the pod.
 func (m *Manager) gone(pod *corev1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if isMirror(pod) {
+		m.goneMirrorLocked(pod)
+		return
+	}
 	delete(m.finished, pod.UID)
 	if w := m.workers[pod.UID]; w != nil {
 		w.post(func() {

@@ -39,20 +39,31 @@ const (
 // sendReport writes the plan's status, if it differs from what the API has. One
 // write at a time; the newest status wins. After a failure it returns when to call again.
 func (w *worker) sendReport(ctx context.Context, plan podlife.Plan, now time.Time) (again time.Time) {
-	r := &w.report
-	if w.facts.Gone || r.busy || now.Before(plan.Report) || w.inFlight(podlife.DeletePod) || w.facts.Pod.ResourceVersion == "" || !r.differs(&w.facts.Pod.Status, &plan.Status) {
+	r, stored := &w.report, w.stored()
+	if w.facts.Gone || r.busy || now.Before(plan.Report) || w.inFlight(podlife.DeletePod) || stored == nil || !r.differs(&stored.Status, &plan.Status) {
 		return time.Time{}
 	}
 	if now.Before(r.retry) {
 		return r.retry
 	}
 	r.busy = true
-	pod := withStatusOf(w.facts.Pod, &plan.Status)
+	pod := withStatusOf(stored, &plan.Status)
 	w.m.running.Go(func() {
 		got, err := w.m.writeStatus(ctx, pod)
-		w.post(func() { w.reported(ctx, &pod.Status, got, err) })
+		w.post(func() { w.reported(ctx, pod, got, err) })
 	})
 	return time.Time{}
+}
+
+// stored is the pod as the API has it, nil if it has none of it: that of a static pod is its mirror.
+func (w *worker) stored() *corev1.Pod {
+	switch {
+	case w.static:
+		return w.mirror.own(w.uid)
+	case w.facts.Pod.ResourceVersion == "": // known from the runtime only
+		return nil
+	}
+	return w.facts.Pod
 }
 
 func (w *worker) inFlight(k podlife.Kind) bool {
@@ -69,23 +80,35 @@ func (r *reporter) differs(stored, want *corev1.PodStatus) bool {
 }
 
 // reported takes the API's answer: the pod as stored, or the error.
-func (w *worker) reported(ctx context.Context, sent *corev1.PodStatus, got *corev1.Pod, err error) {
+func (w *worker) reported(ctx context.Context, sent, got *corev1.Pod, err error) {
 	r := &w.report
 	r.busy = false
 	switch {
 	case err == nil:
-		r.acked, r.stored, r.wait, r.retry = sent, &got.Status, 0, time.Time{}
-		w.setPod(got)
-	case apierrors.IsConflict(err) && got != nil && got.UID == w.uid:
-		w.setPod(got) // decide on it, and write again
-	case isGone(err, w.facts.Pod.Name), got != nil && got.UID != w.uid:
-		w.facts.Gone = true
+		r.acked, r.stored, r.wait, r.retry = &sent.Status, &got.Status, 0, time.Time{}
+		w.setStored(got)
+	case apierrors.IsConflict(err) && got != nil && got.UID == sent.UID:
+		w.setStored(got) // decide on it, and write again
+	case isGone(err, sent.Name), got != nil && got.UID != sent.UID:
+		w.setStored(nil)
 	default:
 		if ctx.Err() == nil {
 			klog.FromContext(ctx).V(1).Info("Status not written, it will be tried again", "err", err)
 		}
 		r.wait = min(max(2*r.wait, firstReportWait), maxReportWait)
 		r.retry = w.m.now().Add(r.wait)
+	}
+}
+
+// setStored takes the pod as the API has it now; nil: it has it no more.
+func (w *worker) setStored(pod *corev1.Pod) {
+	switch {
+	case w.static:
+		w.mirror.pod = pod
+	case pod == nil:
+		w.facts.Gone = true
+	default:
+		w.setPod(pod)
 	}
 }
 

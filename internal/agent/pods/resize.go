@@ -129,11 +129,13 @@ func (m *Manager) allocateLocked(w *worker) (freed bool) {
 	return false
 }
 
-// retryResizes looks whether resources that became free serve pods that wait for more.
+// retryResizes looks whether resources that became free serve pods that wait for more, or static
+// pods that did not fit.
 func (m *Manager) retryResizes() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.retryResizesLocked(nil)
+	m.retryStaticLocked()
 }
 
 // retryResizesLocked goes through the waiting pods in the kubelet's order: those of

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/agent/cri"
+	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/agent/metrics"
 )
 
@@ -50,22 +51,40 @@ func (m *Manager) inventory(ctx context.Context) (inventory, error) {
 
 func (i inventory) has(uid types.UID) bool { return len(i.sandboxes[uid])+len(i.containers[uid]) > 0 }
 
-// orphans are the pods of the inventory that are not listed, as far as the runtime
-// knows them.
-func (i inventory) orphans(listed map[types.UID]bool) map[types.UID]*corev1.Pod {
-	out := map[types.UID]*corev1.Pod{}
+// uids are all pods of the inventory.
+func (i inventory) uids() map[types.UID]bool {
+	out := map[types.UID]bool{}
 	for uid := range i.sandboxes {
-		out[uid] = nil
+		out[uid] = true
 	}
 	for uid := range i.containers {
-		out[uid] = nil
+		out[uid] = true
 	}
-	for uid := range out {
-		if listed[uid] || uid == "" {
-			delete(out, uid)
-			continue
+	delete(out, "")
+	return out
+}
+
+// static tells that a pod was run as a static one, and the file that it came from, if that is known.
+func (i inventory) static(uid types.UID) (file string, static bool) {
+	for _, s := range i.sandboxes[uid] {
+		if s.Labels[staticLabel] != "" {
+			file, static = s.Annotations[manifests.FileAnnotation], true
 		}
-		out[uid] = restored(i.sandboxes[uid], i.containers[uid])
+	}
+	for _, c := range i.containers[uid] {
+		static = static || c.Labels[staticLabel] != ""
+	}
+	return file, static
+}
+
+// orphans are the pods of the inventory that came from the API and are not listed, as far as the
+// runtime knows them.
+func (i inventory) orphans(listed map[types.UID]bool) map[types.UID]*corev1.Pod {
+	out := map[types.UID]*corev1.Pod{}
+	for uid := range i.uids() {
+		if _, static := i.static(uid); !listed[uid] && !static {
+			out[uid] = restored(i.sandboxes[uid], i.containers[uid])
+		}
 	}
 	return out
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/images"
+	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/agent/probes"
 	"github.com/everynode/everynode/internal/agent/volumes"
@@ -57,6 +58,13 @@ type worker struct {
 	images map[string]images.Image
 	probes map[string]context.CancelFunc
 	report reporter
+	// static pods come from a file of this node; the API has a mirror of them. name is the full one.
+	// withdrawn says that the file is gone, rejected that the node did not admit the pod; the
+	// manager's mutex guards both.
+	static              bool
+	name                string
+	withdrawn, rejected bool
+	mirror              mirror
 	// networkError was announced last.
 	networkError string
 	// resized: the pod's resources were changed before the agent started.
@@ -74,7 +82,7 @@ type mailbox struct {
 
 func newWorker(m *Manager, pod *corev1.Pod) *worker {
 	w := &worker{
-		m: m, uid: pod.UID, ended: make(chan struct{}),
+		m: m, uid: pod.UID, name: manifests.FullName(pod), ended: make(chan struct{}),
 		exits: map[string]time.Time{}, images: map[string]images.Image{}, probes: map[string]context.CancelFunc{},
 		facts: podlife.Facts{
 			Pod: pod, Seen: m.now(),
@@ -153,10 +161,11 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 	}
 	w.watchProbes(ctx, plan)
 	again := w.sendReport(ctx, plan, now)
+	mirrorAgain := w.keepMirror(ctx, now)
 	if plan.Done && !w.stale {
 		return 0, true
 	}
-	for _, at := range []time.Time{plan.Wake, again} {
+	for _, at := range []time.Time{plan.Wake, again, mirrorAgain} {
 		if !at.IsZero() {
 			wait = min(wait, at.Sub(now))
 		}

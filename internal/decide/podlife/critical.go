@@ -11,10 +11,11 @@ const (
 	configMirror = "kubernetes.io/config.mirror"
 )
 
-// Static tells that the pod comes from a manifest on the node, not from the API.
+// Static tells that the pod comes from a manifest on the node, not from the API, whatever a pod
+// from there says of itself.
 func Static(pod *corev1.Pod) bool {
 	source, has := pod.Annotations[configSource]
-	return has && source != "api"
+	return has && source != "api" && pod.ResourceVersion == ""
 }
 
 // Critical tells that the node does without other pods sooner than without this one: it is static,

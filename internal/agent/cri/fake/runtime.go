@@ -272,7 +272,7 @@ func (r *Runtime) ListPodSandbox(ctx context.Context, filter *runtimeapi.PodSand
 	var out []*runtimeapi.PodSandbox
 	for _, s := range r.sandboxes {
 		if matches(filter.GetLabelSelector(), s.Labels) {
-			out = append(out, &runtimeapi.PodSandbox{Id: s.Id, Metadata: s.Metadata, State: s.State, CreatedAt: s.CreatedAt, Labels: s.Labels})
+			out = append(out, &runtimeapi.PodSandbox{Id: s.Id, Metadata: s.Metadata, State: s.State, CreatedAt: s.CreatedAt, Labels: s.Labels, Annotations: s.config.GetAnnotations()})
 		}
 	}
 	return out, nil
