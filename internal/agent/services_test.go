@@ -34,6 +34,7 @@ func TestServices(t *testing.T) {
 		if got := <-api; got != "10.43.0.1" {
 			t.Errorf("the API's address is %s", got)
 		}
+		synctest.Wait() // the watch stands
 		if err := client.CoreV1().Services("default").Delete(ctx, "kubernetes", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
