@@ -99,6 +99,7 @@ func (a *assembly) basics() error {
 		sets.NewString("watch", "proxy"),
 		sets.NewString("attach", "exec", "proxy", "log", "portforward"),
 	)
+	c.BuildHandlerChainFunc = roomyChain
 	c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight = maxReads, maxWrites
 	c.PublicAddress = net.IPv4(127, 0, 0, 1)
 	if a.options.AdvertiseIP != nil {

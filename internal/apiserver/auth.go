@@ -69,7 +69,7 @@ func (a *assembly) authenticate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("authentication: %w", err)
 	}
-	info.Authenticator = rememberCertificates(request)
+	info.Authenticator = roomy{rememberCertificates(request)}
 	a.generic.OpenAPIConfig.SecurityDefinitions = securityV2
 	a.generic.OpenAPIV3Config.SecuritySchemes = securityV3
 	serviceaccount.RegisterMetrics()

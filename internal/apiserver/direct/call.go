@@ -20,6 +20,8 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+
+	"github.com/everynode/everynode/internal/apiserver/growstack"
 )
 
 const (
@@ -53,6 +55,7 @@ func (w *Writer) call(ctx context.Context, t target, verb, namespace, name strin
 // run performs do within the filters that see every request of the API, and converts its result to out (nil: not
 // wanted). It returns only API statuses as errors, and does not panic.
 func (c *call) run(do func(context.Context) (runtime.Object, error), out runtime.Object) (err error) {
+	growstack.Grow()
 	err = apierrors.NewInternalError(errors.New("the audit event could not be stored, so nothing was written"))
 	var handler http.Handler = metrics.InstrumentHandlerFunc(c.method(), c.kind.Group, c.kind.Version, c.resource.Resource, c.subresource,
 		"resource", metrics.APIServerComponent, false, "", func(w http.ResponseWriter, r *http.Request) {
@@ -78,7 +81,10 @@ func (c *call) perform(ctx context.Context, do func(context.Context) (runtime.Ob
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	// The goroutine in FinishRequest may outlive the deadline; it works on copies only.
-	stored, err := finisher.FinishRequest(ctx, func() (runtime.Object, error) { return do(ctx) })
+	stored, err := finisher.FinishRequest(ctx, func() (runtime.Object, error) {
+		growstack.Grow()
+		return do(ctx)
+	})
 	if err != nil {
 		status := responsewriters.ErrorToAPIStatus(err)
 		audit.LogResponseObject(ctx, status, c.kind.GroupVersion(), legacyscheme.Codecs)

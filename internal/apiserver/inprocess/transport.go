@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/apiserver/growstack"
 )
 
 // ErrClosed is the error of requests after Close, and of answers that it cut off.
@@ -64,6 +66,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	a := newAnswer(cancel)
 	go func() {
 		defer stop()
+		growstack.Grow()
 		t.serve(ctx, a, received(ctx, r))
 	}()
 	select {
