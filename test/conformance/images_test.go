@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -98,7 +99,18 @@ func makeImages(t *testing.T) ([]string, error) {
 			}
 		}
 	}
-	return archives, nil
+	return archives, removeOthers(dir, archives)
+}
+
+// removeOthers removes archives of earlier recipes.
+func removeOthers(dir string, archives []string) error {
+	there, err := filepath.Glob(filepath.Join(dir, "*.tar"))
+	for _, archive := range there {
+		if !slices.Contains(archives, archive) {
+			err = errors.Join(err, os.Remove(archive))
+		}
+	}
+	return err
 }
 
 // files are the small files of images, on this machine; digest is about all that was written.
