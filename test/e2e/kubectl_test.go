@@ -34,9 +34,11 @@ func TestKubectl(t *testing.T) {
 
 func scripts(t *testing.T, c *cluster.Cluster, name, program string) {
 	bin := t.TempDir()
-	wrapper := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=/proc/%d/ns/net %s \"$@\"\n", c.Switch.PID(), program)
-	if err := os.WriteFile(filepath.Join(bin, "kubectl"), []byte(wrapper), 0o755); err != nil {
-		t.Fatal(err)
+	for name, command := range map[string]string{"kubectl": program, "everynode": programs(t).Everynode} {
+		wrapper := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=/proc/%d/ns/net %s \"$@\"\n", c.Switch.PID(), command)
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(wrapper), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	testscript.RunT(sequential{t}, testscript.Params{
 		Dir: "testdata/kubectl",

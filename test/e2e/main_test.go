@@ -103,6 +103,11 @@ spec:
 `, name, appImage, strings.Join(args, `", "`))
 }
 
+// over says that a pod has ended and is on its way out: its successor need not wait for it.
+func over(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil && (pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed)
+}
+
 // podsOf returns the pods of an app by the node they are on, and fails if a node has two.
 func podsOf(ctx context.Context, c *cluster.Cluster, app string) (map[string]*corev1.Pod, error) {
 	list, err := c.Client().CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=" + app})
@@ -112,6 +117,9 @@ func podsOf(ctx context.Context, c *cluster.Cluster, app string) (map[string]*co
 	pods := map[string]*corev1.Pod{}
 	for i := range list.Items {
 		pod := &list.Items[i]
+		if over(pod) {
+			continue
+		}
 		if other := pods[pod.Spec.NodeName]; other != nil {
 			return nil, fmt.Errorf("node %s has two pods, %s and %s", pod.Spec.NodeName, other.Name, pod.Name)
 		}
