@@ -22,6 +22,7 @@ import (
 //	cordon NAME | uncordon NAME
 //	taint NAME KEY[=VALUE]:EFFECT      a user taints; "untaint NAME KEY:EFFECT" undoes it
 //	pod NAME NODE SECONDS     a ready pod that tolerates not-ready, unreachable and maintenance that long; "forever", or "-" for not at all
+//	why NODE                  what can be told of the node from outside
 //	delete NODE               the node is deleted
 //	refuse | accept           writes fail from now on, or work again
 //	show WORD                 only lines with that word from now on
@@ -74,6 +75,16 @@ func (w *world) run(t *testing.T, command string, args []string) {
 		w.userTaint(args[0], args[1], command == "taint")
 	case "pod":
 		w.setPod(w.pod(args[0], args[1], args[2]))
+	case "why":
+		h := Explain(w.nodes[args[0]], w.renewed[args[0]])
+		words := []string{h.Word()}
+		if trouble := h.Trouble(w.now); trouble != "" {
+			words[0] = trouble
+		}
+		for _, taint := range h.Taints {
+			words = append(words, strings.TrimPrefix(taint.ToString(), "node.kubernetes.io/"))
+		}
+		w.say("%s: %s", args[0], strings.Join(words, "; "))
 	case "delete":
 		n := w.nodes[args[0]]
 		delete(w.nodes, args[0])
