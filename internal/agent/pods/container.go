@@ -135,7 +135,7 @@ func (m *Manager) started(ctx context.Context, s start, id string) (podlife.Cont
 	}
 	c := podlife.Container{
 		ID: id, Name: s.container.Name, SandboxID: s.sandbox.ID, Attempt: s.step.Attempt,
-		Created: unix(r.Status.GetCreatedAt()), Hash: podlife.Hash(s.container), Delay: s.step.Delay, Resources: s.container.Resources.DeepCopy(),
+		Created: unix(r.Status.GetCreatedAt()), Hash: podlife.Hash(s.container), Delay: s.step.Delay, Resources: new(podlife.Effective(&s.pod.Spec, s.container)),
 	}
 	return withStatus(c, r.Status), nil
 }

@@ -66,7 +66,7 @@ func containerAnnotations(pod *corev1.Pod, c *corev1.Container, step podlife.Ste
 		messagePathAnnotation:   c.TerminationMessagePath,
 		messagePolicyAnnotation: string(c.TerminationMessagePolicy),
 		delayAnnotation:         step.Delay.String(),
-		resourcesAnnotation:     resourcesText(c),
+		resourcesAnnotation:     resourcesText(pod, c),
 	}
 	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		a[graceAnnotation] = strconv.FormatInt(*g, 10)

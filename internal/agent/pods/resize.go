@@ -44,9 +44,13 @@ func (m *Manager) recall(w *worker, containers []*runtimeapi.Container) {
 	newest := map[string]uint32{}
 	for _, c := range containers {
 		name, attempt := c.GetMetadata().GetName(), c.GetMetadata().GetAttempt()
-		if r := createdWith(c.Annotations); r != nil && attempt >= newest[name] {
-			newest[name] = attempt
-			granted.Containers[name] = *r
+		r, spec := createdWith(c.Annotations), containerOf(pod, name)
+		if r == nil || spec == nil || attempt < newest[name] {
+			continue
+		}
+		newest[name], granted.Containers[name] = attempt, spec.Resources
+		if len(podlife.Changed(podlife.Effective(&pod.Spec, spec), *r)) > 0 {
+			granted.Containers[name] = *r // the spec has changed since
 		}
 	}
 	if content, err := os.ReadFile(m.allocationFile(pod.UID)); err == nil {
@@ -190,6 +194,7 @@ func rank(pod *corev1.Pod) int {
 type resizeTarget struct {
 	id        string
 	container *corev1.Container
+	want      corev1.ResourceRequirements
 	has       *corev1.ResourceRequirements
 }
 
@@ -225,12 +230,13 @@ func (w *worker) resizeTargets() (targets []resizeTarget, restarting bool) {
 		if obs.State != podlife.Running || obs.Resources == nil || c == nil {
 			continue
 		}
-		changed := podlife.Changed(c.Resources, *obs.Resources)
+		want := podlife.Effective(&pod.Spec, c)
+		changed := podlife.Changed(want, *obs.Resources)
 		switch {
 		case slices.ContainsFunc(changed, func(name corev1.ResourceName) bool { return podlife.RestartsFor(c, name) }):
 			restarting = true
-		case len(changed) > 0, pod.Spec.Resources != nil: // limits of the pod hold for containers without
-			targets = append(targets, resizeTarget{obs.ID, c, obs.Resources})
+		case len(changed) > 0:
+			targets = append(targets, resizeTarget{obs.ID, c, want, obs.Resources})
 		}
 	}
 	return targets, restarting
@@ -249,7 +255,7 @@ func (m *Manager) applyResources(ctx context.Context, pod *corev1.Pod, targets [
 		if err := m.o.Runtime.UpdateContainerResources(ctx, t.id, r); err != nil {
 			return done, fmt.Errorf("container %s: %w", t.container.Name, err)
 		}
-		done[t.id] = t.container.Resources.DeepCopy()
+		done[t.id] = t.want.DeepCopy()
 	}
 	return done, nil
 }
@@ -259,7 +265,7 @@ func (m *Manager) applyResources(ctx context.Context, pod *corev1.Pod, targets [
 func (m *Manager) checkMemory(pod *corev1.Pod, targets []resizeTarget) error {
 	var errs []error
 	for _, t := range targets {
-		want, has := t.container.Resources.Limits.Memory().Value(), t.has.Limits.Memory().Value()
+		want, has := t.want.Limits.Memory().Value(), t.has.Limits.Memory().Value()
 		if want == 0 || has != 0 && want >= has {
 			continue
 		}
@@ -290,9 +296,9 @@ func createdWith(annotations map[string]string) *corev1.ResourceRequirements {
 }
 
 // resourcesText is the annotation that createdWith reads.
-func resourcesText(c *corev1.Container) string {
-	r := corev1.ResourceRequirements{Requests: c.Resources.Requests, Limits: c.Resources.Limits}
-	text, err := json.Marshal(r)
+func resourcesText(pod *corev1.Pod, c *corev1.Container) string {
+	r := podlife.Effective(&pod.Spec, c)
+	text, err := json.Marshal(corev1.ResourceRequirements{Requests: r.Requests, Limits: r.Limits})
 	if err != nil {
 		return "{}" // a quantity can always be written
 	}

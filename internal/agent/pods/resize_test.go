@@ -165,3 +165,32 @@ func TestUnhealthyContainerRestartsOnFailureOnly(t *testing.T) {
 		}
 	})
 }
+
+// Limits of the pod as a whole hold for containers without; a restarted agent changes nothing.
+func TestPodLimitsSurviveTheAgent(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		pod := podNamed("p", command("c", "run"))
+		pod.Spec.Resources = &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}}
+		n.create(pod)
+		after(2 * time.Second)
+		if got := n.runtime.Configs()["c/0"].Linux.Resources.MemoryLimitInBytes; got != 64<<20 {
+			t.Errorf("the container may use %d bytes", got)
+		}
+		n.restart()
+		after(2 * time.Second)
+		if got := updates(n.runtime.Calls()); len(got) != 0 {
+			t.Errorf("the runtime was told %v", got)
+		}
+		n.change("p", func(pod *corev1.Pod) {
+			pod.Spec.Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("128Mi")}
+			pod.Generation++
+		})
+		after(2 * time.Second)
+		if got := updates(n.runtime.Calls()); len(got) != 1 || !strings.HasSuffix(got[0], "memory 134217728") {
+			t.Errorf("the runtime was told %v", got)
+		}
+		if c := n.get("p").Status.ContainerStatuses[0]; c.Resources == nil || c.Resources.Limits != nil {
+			t.Errorf("the container shows limits that it did not ask for: %v", c.Resources)
+		}
+	})
+}

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -26,26 +25,18 @@ const (
 
 // resources are a container's limits in the runtime's units.
 func resources(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) *runtimeapi.LinuxContainerResources {
-	cpu, asked := c.Resources.Requests[corev1.ResourceCPU]
+	r := podlife.Effective(&pod.Spec, c)
+	cpu, asked := r.Requests[corev1.ResourceCPU]
 	if !asked {
-		cpu = *limit(pod, c, corev1.ResourceCPU)
+		cpu = *r.Limits.Cpu()
 	}
 	return &runtimeapi.LinuxContainerResources{
 		CpuShares:          int64(cgroups.Shares(cpu.MilliValue())),
-		CpuQuota:           cgroups.Quota(limit(pod, c, corev1.ResourceCPU).MilliValue()),
+		CpuQuota:           cgroups.Quota(r.Limits.Cpu().MilliValue()),
 		CpuPeriod:          cgroups.Period,
-		MemoryLimitInBytes: limit(pod, c, corev1.ResourceMemory).Value(),
+		MemoryLimitInBytes: r.Limits.Memory().Value(),
 		OomScoreAdj:        oomScore(pod, c, memoryCapacity),
 	}
-}
-
-// limit of a container: its own, or else that of the pod as a whole.
-func limit(pod *corev1.Pod, c *corev1.Container, name corev1.ResourceName) *resource.Quantity {
-	q, own := c.Resources.Limits[name]
-	if !own && pod.Spec.Resources != nil {
-		q = pod.Spec.Resources.Limits[name]
-	}
-	return &q
 }
 
 func oomScore(pod *corev1.Pod, c *corev1.Container, memoryCapacity int64) int64 {

@@ -35,6 +35,25 @@ func same(a, b corev1.ResourceList, name corev1.ResourceName) bool {
 	return x.Cmp(y) == 0
 }
 
+// Effective are the resources that a container runs with: its own, and for limits that
+// it has not, those of the pod as a whole.
+func Effective(pod *corev1.PodSpec, c *corev1.Container) corev1.ResourceRequirements {
+	if pod.Resources == nil {
+		return c.Resources
+	}
+	r := *c.Resources.DeepCopy()
+	for _, name := range resizable {
+		limit, given := pod.Resources.Limits[name]
+		if _, own := r.Limits[name]; given && !own {
+			if r.Limits == nil {
+				r.Limits = corev1.ResourceList{}
+			}
+			r.Limits[name] = limit
+		}
+	}
+	return r
+}
+
 // RestartsFor tells whether a change of this resource restarts the container.
 func RestartsFor(c *corev1.Container, name corev1.ResourceName) bool {
 	return slices.ContainsFunc(c.ResizePolicy, func(p corev1.ContainerResizePolicy) bool {
@@ -53,7 +72,7 @@ func (d *decision) resize() {
 		if !ok || obs.State != Running || obs.Resources == nil {
 			continue
 		}
-		changed := Changed(c.Resources, *obs.Resources)
+		changed := Changed(Effective(&d.Pod.Spec, c.Container), *obs.Resources)
 		restart := slices.ContainsFunc(changed, func(name corev1.ResourceName) bool { return RestartsFor(c.Container, name) })
 		switch {
 		case restart && c.role != initial:
@@ -100,7 +119,7 @@ func (d *decision) podResources() (corev1.ResourceList, *corev1.ResourceRequirem
 }
 
 func actual(to, has, reported corev1.ResourceList, name corev1.ResourceName) {
-	if to == nil {
+	if _, asked := to[name]; !asked {
 		return
 	}
 	if q, known := has[name]; known {
