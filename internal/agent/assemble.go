@@ -18,16 +18,18 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
+	"github.com/everynode/everynode/internal/agent/config"
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/identity"
 	"github.com/everynode/everynode/internal/agent/images"
 	"github.com/everynode/everynode/internal/agent/logs"
-	"github.com/everynode/everynode/internal/agent/measure"
 	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/agent/network"
 	"github.com/everynode/everynode/internal/agent/node"
 	"github.com/everynode/everynode/internal/agent/objects"
 	"github.com/everynode/everynode/internal/agent/pods"
+	"github.com/everynode/everynode/internal/agent/pressure"
+	"github.com/everynode/everynode/internal/agent/shutdown"
 	"github.com/everynode/everynode/internal/agent/stats"
 	"github.com/everynode/everynode/internal/agent/streaming"
 	"github.com/everynode/everynode/internal/agent/volumes"
@@ -69,7 +71,13 @@ type parts struct {
 	pods     *pods.Manager
 	logs     *logs.Rotator
 	garbage  *images.Collector
-	api      *streaming.Server
+	guard    *pressure.Guard
+	shutdown *shutdown.Watcher
+	stats    *stats.Provider
+	settings config.Settings
+	// preloaded is closed once the images that came with the machine are there.
+	preloaded chan struct{}
+	api       *streaming.Server
 
 	// manifests is the folder of static pods; noManifests why there is none, if that has a reason.
 	manifests, noManifests string
@@ -77,10 +85,11 @@ type parts struct {
 
 // assemble makes the parts and connects them; nothing works yet.
 func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connection) (*parts, error) {
-	p := &parts{o: o, ip: ip, identity: id, runtime: runtime, nodeRef: &corev1.ObjectReference{
+	p := &parts{o: o, ip: ip, identity: id, runtime: runtime, preloaded: make(chan struct{}), nodeRef: &corev1.ObjectReference{
 		// The kubelet's events carry the name as UID, and kubectl looks for them so.
 		APIVersion: "v1", Kind: "Node", Name: o.NodeName, UID: types.UID(o.NodeName),
 	}}
+	p.settings, _ = o.Upkeep.Settings() // Validate has seen them
 	servers := network.NewServers(o.Server)
 	config := id.Config()
 	// All requests of this agent go to whichever server answers, not only to the one it was given.
@@ -103,6 +112,9 @@ func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connecti
 	p.node, err = node.New(node.Options{
 		Name: o.NodeName, Labels: o.NodeLabels, IP: ip, Port: o.ListenPort, DataDir: o.DataDir,
 		Client: p.client, Runtime: runtime.Runtime, NetworkReady: p.network.Ready, OnNode: p.setNode,
+		Allocatable:  p.allocatable,
+		Pressure:     func(ctx context.Context) []corev1.NodeConditionType { return p.guard.Conditions(ctx) },
+		ShuttingDown: func() bool { return p.shutdown.ShuttingDown() },
 	})
 	if err != nil {
 		return nil, err
@@ -111,22 +123,19 @@ func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connecti
 	if err := p.assemblePods(); err != nil {
 		return nil, err
 	}
+	if err := p.assembleUpkeep(); err != nil {
+		return nil, err
+	}
 	return p, p.assembleAPI()
 }
 
 // assembleAPI makes the node's own API and what it tells of the node.
 func (p *parts) assembleAPI() error {
 	metrics.Register(p.o.NodeName, p.pods.Pods)
-	measured, err := stats.New(stats.Options{
-		NodeName: p.o.NodeName, Machine: measure.New("/"), CgroupRoot: p.o.cgroupRoot(), DataDir: p.o.DataDir, VolumesDir: p.o.podsDir(),
-		Pods: p.pods, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
-	})
-	if err != nil {
-		return err
-	}
+	var err error
 	p.api, err = streaming.New(streaming.Options{
 		Address: p.o.listenAddress(), NodeName: p.o.NodeName, Certificate: p.identity.ServingCertificate(), ClientCA: p.identity.CA(),
-		Client: p.client, Pods: p.pods, Runtime: p.runtime.Runtime, Stats: measured, Config: p.o.kubeletConfiguration(), Healthy: p.pods.Healthy,
+		Client: p.client, Pods: p.pods, Runtime: p.runtime.Runtime, Stats: p.stats, Config: p.o.kubeletConfiguration(), Healthy: p.pods.Healthy,
 	})
 	return err
 }
@@ -154,19 +163,9 @@ func (p *parts) assemblePods() error {
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
 		NodeFacts: func() volumes.Facts { return facts },
-		Node:      p.node.Current,
-		DNS:       network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
+		Node:      p.node.Current, Refuse: p.refuse, CgroupLimits: p.cgroupLimits(),
+		DNS: network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
 		RuntimeHandler: p.runtimeHandler, AllowedUnsafeSysctls: p.o.AllowedUnsafeSysctls,
-	})
-	if err != nil {
-		return err
-	}
-	if p.logs, err = logs.New(logs.Options{Runtime: p.runtime.Runtime, Running: p.pods.RunningLogs}); err != nil {
-		return err
-	}
-	p.garbage, err = images.NewCollector(images.CollectorOptions{
-		Images: p.runtime.Images, Runtime: p.runtime.Runtime, Wanted: p.pods.WantedImages, Dir: p.o.imagesDir(),
-		Recorder: p.events.recorder, Node: p.nodeRef,
 	})
 	return err
 }
@@ -197,7 +196,9 @@ func (p *parts) list() []part {
 		{"volumes", p.volumes.Run},
 		{"pods", p.runPods},
 		{"logs", p.logs.Run},
-		{"image garbage", p.garbage.Run},
+		{"image garbage", p.collectImages},
+		{"pressure", p.guard.Run},
+		{"shutdown", p.shutdown.Run},
 		{"static pods", p.runStatic},
 		{"node API", p.api.Run},
 		{"serving certificate", p.serveCertified},
@@ -210,6 +211,7 @@ func (p *parts) runPods(ctx context.Context) error {
 		klog.FromContext(ctx).Error(err, "Some images could not be imported")
 		p.events.recorder.Event(p.nodeRef, corev1.EventTypeWarning, "ImageImportFailed", err.Error())
 	}
+	close(p.preloaded)
 	if err := p.sweepLeases(ctx); err != nil && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(err, "Pod addresses of sandboxes that are gone could not be given back")
 	}

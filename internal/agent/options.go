@@ -63,6 +63,8 @@ type Options struct {
 	ClusterCIDR string
 	// APIServiceIP is the ClusterIP of the Service default/kubernetes, used until it can be read.
 	APIServiceIP string
+	// Upkeep is how the node looks after itself: logs, images, eviction, reservations, shutdown.
+	Upkeep config.Upkeep
 }
 
 // setDefaults fills in what the caller left empty. A host name that cannot be read stays empty and
@@ -100,6 +102,14 @@ func (o *Options) Configure(c *config.Config, given func(flag string) bool) {
 		o.OfflinePods = *c.OfflinePods
 	}
 	o.AllowedUnsafeSysctls = c.AllowedUnsafeSysctls
+	flags := o.Upkeep
+	o.Upkeep = c.Upkeep
+	if given("system-reserved") {
+		o.Upkeep.SystemReserved = flags.SystemReserved
+	}
+	if given("kube-reserved") {
+		o.Upkeep.KubeReserved = flags.KubeReserved
+	}
 }
 
 // Validate says of every option that cannot work its flag, its value and what would be right. It
@@ -119,7 +129,15 @@ func (o Options) Validate() error {
 		validateAPIServiceIP(o.APIServiceIP),
 		validatePort(o.ListenPort),
 		node.ValidateLabels(o.NodeLabels),
+		validateUpkeep(o.Upkeep),
 	)
+}
+
+func validateUpkeep(u config.Upkeep) error {
+	if _, errs := u.Settings(); len(errs) > 0 {
+		return errs.ToAggregate()
+	}
+	return nil
 }
 
 func validateServer(server string) error {

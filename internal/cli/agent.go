@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -86,7 +87,11 @@ func agentFlags(fs *pflag.FlagSet, o *agent.Options) (configFile *string) {
 	fs.StringToStringVar(&o.NodeLabels, "node-labels", nil, "labels to put on the node, key=value,...")
 	fs.StringVar(&o.PodManifestPath, "pod-manifest-path", agent.DefaultPodManifestPath, "directory of static pods, which need no server; it may be missing, and \"\" is none")
 	fs.BoolVar(&o.OfflinePods, "offline-pods", true, "remember the pods of DaemonSets, with their ConfigMaps and Secrets (encrypted), and run them after a reboot even if no server answers")
-	_ = fs.MarkHidden("offline-pods") // it exists
+	fs.StringToStringVar(&o.Upkeep.SystemReserved, "system-reserved", nil, "what the system keeps from pods, like cpu=500m,memory=500Mi,ephemeral-storage=1Gi,pid=1000")
+	fs.StringToStringVar(&o.Upkeep.KubeReserved, "kube-reserved", nil, "the same, for the node agent and the container runtime")
+	for _, name := range []string{"offline-pods", "system-reserved", "kube-reserved"} {
+		_ = fs.MarkHidden(name) // it exists
+	}
 	return fs.String("config", "", "file with settings of the node (kind: AgentConfiguration); flags that are given override it")
 }
 
@@ -114,9 +119,9 @@ func passedOn(fs *pflag.FlagSet, configFile string) ([]string, error) {
 		}
 		args = append(args, "--config", file)
 	}
-	for _, name := range []string{"pod-manifest-path", "offline-pods"} {
+	for _, name := range []string{"pod-manifest-path", "offline-pods", "system-reserved", "kube-reserved"} {
 		if f := fs.Lookup(name); f.Changed {
-			args = append(args, "--"+name+"="+f.Value.String())
+			args = append(args, "--"+name+"="+strings.Trim(f.Value.String(), "[]"))
 		}
 	}
 	return args, nil

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
@@ -23,7 +24,8 @@ import (
 // Tree is the part of the machine's cgroups that belongs to one node. A nil Tree
 // does nothing, for tests without root. It is safe for concurrent use.
 type Tree struct {
-	root string
+	root   string
+	limits Limits
 
 	mu sync.Mutex
 	// burstable holds the CPU requests (milli) of the burstable pods, whose sum
@@ -32,12 +34,20 @@ type Tree struct {
 	prepared  bool
 }
 
+// Limits are those of all pods together. Zero values: none.
+type Limits struct {
+	// Memory in bytes.
+	Memory int64
+	// CPU, in thousandths, weighs pods against everything else on the machine.
+	CPU int64
+}
+
 // New returns the tree below root, such as "/everynode-node1". Nothing is made yet.
-func New(root string) (*Tree, error) {
+func New(root string, limits Limits) (*Tree, error) {
 	if !strings.HasPrefix(root, "/") || path.Clean(root) != root || root == "/" {
 		return nil, fmt.Errorf("cgroup parent %q must be a clean absolute path below the root, such as /everynode-NODENAME", root)
 	}
-	return &Tree{root: root, burstable: map[types.UID]int64{}}, nil
+	return &Tree{root: root, limits: limits, burstable: map[types.UID]int64{}}, nil
 }
 
 // Path is the cgroup of a pod, as the runtime wants it for cgroup_parent.
@@ -245,6 +255,10 @@ func (t *Tree) prepare() error {
 	}
 	if err := apply(t.root, &ocgroups.Resources{SkipDevices: true}); err != nil {
 		return fmt.Errorf("cgroup %s of this node: %w", t.root, err)
+	}
+	if err := apply(t.root, t.limits.resources()); err != nil {
+		// What runs already may be above a new limit. That is no reason to run nothing else.
+		klog.ErrorS(err, "What is reserved for the system cannot be kept from the pods", "cgroup", t.root)
 	}
 	if err := apply(t.class(corev1.PodQOSBestEffort), shares(minShares)); err != nil {
 		return fmt.Errorf("cgroup of best-effort pods: %w", err)

@@ -30,7 +30,7 @@ func list(cpu, memory string) corev1.ResourceList {
 }
 
 func TestPaths(t *testing.T) {
-	tree, err := New("/everynode-n1")
+	tree, err := New("/everynode-n1", Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "/", "relative", "/a/../b", "/a/"} {
-		if _, err := New(bad); err == nil {
+		if _, err := New(bad, Limits{}); err == nil {
 			t.Errorf("parent %q is taken", bad)
 		}
 	}
@@ -82,7 +82,7 @@ func TestRealCgroups(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes cgroups: run it as root")
 	}
-	tree, err := New(fmt.Sprintf("/everynode-test-%d", os.Getpid()))
+	tree, err := New(fmt.Sprintf("/everynode-test-%d", os.Getpid()), Limits{Memory: 512 << 20, CPU: 1500})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +99,19 @@ func TestRealCgroups(t *testing.T) {
 	}
 	if got := read(t, tree.Path(guaranteed), "memory", "memory.limit_in_bytes", "memory.max"); got != strconv.Itoa(64<<20) {
 		t.Errorf("memory limit %s", got)
+	}
+	if got := read(t, tree.root, "memory", "memory.limit_in_bytes", "memory.max"); got != strconv.Itoa(512<<20) {
+		t.Errorf("memory limit of all pods %s", got)
+	}
+	again, err := New(tree.root, Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Ensure(burstable); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, tree.root, "memory", "memory.limit_in_bytes", "memory.max"); got == strconv.Itoa(512<<20) {
+		t.Errorf("nothing is reserved any more, and the memory limit of all pods is still %s", got)
 	}
 	if got := tree.Pods(); len(got) != 2 || !slices.Contains(got, "g") || !slices.Contains(got, "b") {
 		t.Errorf("pods %v", got)
@@ -196,7 +209,7 @@ func startIn(t *testing.T, cgroup string) *exec.Cmd {
 
 // BenchmarkEnsure is on the way of every pod that starts.
 func BenchmarkEnsure(b *testing.B) {
-	tree, err := New(fmt.Sprintf("/everynode-bench-%d", os.Getpid()))
+	tree, err := New(fmt.Sprintf("/everynode-bench-%d", os.Getpid()), Limits{})
 	if err != nil {
 		b.Fatal(err)
 	}

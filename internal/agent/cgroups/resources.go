@@ -38,6 +38,19 @@ func shares(n uint64) *ocgroups.Resources {
 	return r
 }
 
+// resources lifts limits that an earlier start has set and this one does not.
+func (l Limits) resources() *ocgroups.Resources {
+	r := shares(Shares(l.CPU))
+	if l.CPU == 0 {
+		r = shares(1024) // the kernel's default
+	}
+	r.Memory = -1
+	if l.Memory > 0 {
+		r.Memory = l.Memory
+	}
+	return r
+}
+
 // podResources are the limits of the pod as a whole: the sums of its containers',
 // where every container has one.
 func podResources(pod *corev1.Pod) *ocgroups.Resources {

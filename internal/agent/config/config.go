@@ -27,8 +27,8 @@ const (
 // maxSize bounds a file: this is a page of settings.
 const maxSize = 1 << 20
 
-// Config is what the file says. To add a setting: a field here with its kubelet name, its rule in
-// Validate, and a line in agent.Options.Configure.
+// Config is what the file says. To add a setting: a field here, or in a part of it, with its kubelet
+// name, its rule in Validate, and a line in agent.Options.Configure.
 type Config struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -41,6 +41,8 @@ type Config struct {
 	// AllowedUnsafeSysctls are sysctls that pods may set beside the safe ones, by name or
 	// as net.core.*.
 	AllowedUnsafeSysctls []string `json:"allowedUnsafeSysctls,omitempty"`
+
+	Upkeep
 }
 
 // Load reads and checks a file. Its errors name the file, the field and what would be right.
@@ -93,7 +95,7 @@ func typeError(err error) error {
 	if !errors.As(err, &wrong) || wrong.Field == "" {
 		return err
 	}
-	return fmt.Errorf("%s: got a %s, want a %s", wrong.Field, wrong.Value, wrong.Type)
+	return fmt.Errorf("%s: got a %s, want a %s", strings.TrimPrefix(wrong.Field, "Upkeep."), wrong.Value, wrong.Type)
 }
 
 func (c *Config) checkVersion() error {
@@ -110,10 +112,10 @@ func (c *Config) checkVersion() error {
 // fields are the names that may stand in a file.
 func fields() []string {
 	var names []string
-	t := reflect.TypeFor[Config]()
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		names = append(names, name)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+			names = append(names, name)
+		}
 	}
 	return names
 }
@@ -129,5 +131,6 @@ func (c *Config) Validate() field.ErrorList {
 			errs = append(errs, field.Invalid(field.NewPath("allowedUnsafeSysctls").Index(i), s, err.Error()))
 		}
 	}
-	return errs
+	_, wrong := c.Settings()
+	return append(errs, wrong...)
 }

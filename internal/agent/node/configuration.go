@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,11 +13,4 @@ func Configure(c *kubeletconfig.KubeletConfiguration) {
 	c.NodeStatusUpdateFrequency = metav1.Duration{Duration: measureEvery}
 	c.NodeStatusReportFrequency = metav1.Duration{Duration: reportAtLeast}
 	c.NodeLeaseDurationSeconds = int32(leaseDuration / time.Second)
-	c.EvictionPressureTransitionPeriod = metav1.Duration{Duration: pressureHold}
-	c.EvictionHard = map[string]string{
-		"memory.available":  fmt.Sprintf("%dMi", memoryPressureBytes>>20),
-		"nodefs.available":  fmt.Sprintf("%d%%", diskPressurePercent),
-		"nodefs.inodesFree": fmt.Sprintf("%d%%", inodePressurePercent),
-		"pid.available":     fmt.Sprintf("%d%%", pidPressurePercent),
-	}
 }

@@ -51,27 +51,6 @@ func (m machine) capacity() (corev1.ResourceList, error) {
 	return list, nil
 }
 
-// allocatable is what pods may ask for: the capacity less what the node keeps so that pressure is
-// reported before the machine is stuck (the kubelet's default eviction thresholds).
-func allocatable(capacity corev1.ResourceList) corev1.ResourceList {
-	list := capacity.DeepCopy()
-	memory := list[corev1.ResourceMemory]
-	memory.Sub(*resource.NewQuantity(memoryPressureBytes, resource.BinarySI))
-	for name, quantity := range list {
-		if strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
-			memory.Sub(quantity)
-		}
-	}
-	if memory.Sign() < 0 {
-		memory.Set(0)
-	}
-	list[corev1.ResourceMemory] = memory
-	storage := list[corev1.ResourceEphemeralStorage]
-	storage.Set(storage.Value() - storage.Value()/100*diskPressurePercent)
-	list[corev1.ResourceEphemeralStorage] = storage
-	return list
-}
-
 // cpus counts the processors that are on; a cgroup or affinity of this process does not matter,
 // because containers are not bound by it.
 func (m machine) cpus() int {

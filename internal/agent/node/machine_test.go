@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // computer is a folder that looks like a machine's /proc and /sys.
@@ -57,28 +56,6 @@ func TestCapacity(t *testing.T) {
 	want := map[string]string{"cpu": "4", "memory": "2Gi", "pods": "110", "hugepages-2Mi": "8Mi", "hugepages-1Gi": "0"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestAllocatable(t *testing.T) {
-	list := allocatable(corev1.ResourceList{
-		corev1.ResourceCPU:              resource.MustParse("2"),
-		corev1.ResourceMemory:           resource.MustParse("1Gi"),
-		corev1.ResourceEphemeralStorage: resource.MustParse("1000"),
-		"hugepages-2Mi":                 resource.MustParse("24Mi"),
-	})
-	want := corev1.ResourceList{
-		corev1.ResourceCPU:              resource.MustParse("2"),
-		corev1.ResourceMemory:           resource.MustParse("900Mi"),
-		corev1.ResourceEphemeralStorage: resource.MustParse("900"),
-		"hugepages-2Mi":                 resource.MustParse("24Mi"),
-	}
-	if diff := cmp.Diff(want, list); diff != "" {
-		t.Error(diff)
-	}
-	tiny := allocatable(corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("50Mi")})
-	if memory := tiny[corev1.ResourceMemory]; memory.Sign() != 0 {
-		t.Errorf("allocatable memory %s of 50Mi, want none", memory.String())
 	}
 }
 

@@ -38,7 +38,7 @@ type Runtime interface {
 	Status(ctx context.Context, verbose bool) (*runtimeapi.StatusResponse, error)
 }
 
-// Options of a Node. All fields are required except Labels, NetworkReady and OnNode.
+// Options of a Node. All fields without a default are required, except Labels and OnNode.
 type Options struct {
 	// Name is the Node's name; Labels are set on it in addition to those of every node.
 	Name   string
@@ -53,6 +53,12 @@ type Options struct {
 	Runtime Runtime
 	// NetworkReady says why pods cannot have a network yet; nil is ready.
 	NetworkReady func() error
+	// Pressure tells which pressure conditions hold. Default: none does.
+	Pressure func(ctx context.Context) []corev1.NodeConditionType
+	// Allocatable is what of a capacity pods may ask for. Default: all of it.
+	Allocatable func(capacity corev1.ResourceList) corev1.ResourceList
+	// ShuttingDown tells that the machine is about to. Default: it is not.
+	ShuttingDown func() bool
 	// OnNode is called with each state of the Node as the server has it, one call at a time.
 	OnNode func(*corev1.Node)
 }
@@ -97,7 +103,6 @@ type Node struct {
 	version      string // of the runtime, as last heard
 	strictGroups bool   // the runtime knows supplementalGroupsPolicy, as last heard
 	versionKnown bool   // it has not been away since
-	lastPressure map[corev1.NodeConditionType]time.Time
 	reported     time.Time
 	wasReady     bool
 }
@@ -110,15 +115,23 @@ func New(o Options) (*Node, error) {
 	if o.NetworkReady == nil {
 		o.NetworkReady = func() error { return nil }
 	}
+	if o.Pressure == nil {
+		o.Pressure = func(context.Context) []corev1.NodeConditionType { return nil }
+	}
+	if o.Allocatable == nil {
+		o.Allocatable = func(capacity corev1.ResourceList) corev1.ResourceList { return capacity }
+	}
+	if o.ShuttingDown == nil {
+		o.ShuttingDown = func() bool { return false }
+	}
 	if o.OnNode == nil {
 		o.OnNode = func(*corev1.Node) {}
 	}
 	return &Node{
-		o:            o,
-		machine:      newMachine("/", o.DataDir),
-		first:        make(chan struct{}),
-		poked:        make(chan struct{}, 1),
-		lastPressure: map[corev1.NodeConditionType]time.Time{},
+		o:       o,
+		machine: newMachine("/", o.DataDir),
+		first:   make(chan struct{}),
+		poked:   make(chan struct{}, 1),
 	}, nil
 }
 
@@ -154,13 +167,16 @@ func (n *Node) Current() *corev1.Node {
 	return n.current
 }
 
+// Capacity is all that this machine has.
+func (n *Node) Capacity() (corev1.ResourceList, error) { return n.machine.capacity() }
+
 // Allocatable is what pods may ask this machine for, known before registration too.
 func (n *Node) Allocatable() corev1.ResourceList {
 	capacity, err := n.machine.capacity()
 	if err != nil {
 		return nil
 	}
-	return allocatable(capacity)
+	return n.o.Allocatable(capacity)
 }
 
 // follow keeps current up to date and hands each state of the Node on.

@@ -157,13 +157,13 @@ func (n *Node) status(ctx context.Context, node *corev1.Node, now time.Time) (*c
 	}
 	m := n.measure(ctx, node, now)
 	status := node.Status.DeepCopy()
-	status.Capacity, status.Allocatable = capacity, allocatable(capacity)
+	status.Capacity, status.Allocatable = capacity, n.o.Allocatable(capacity)
 	status.Addresses = n.addresses()
 	status.DaemonEndpoints.KubeletEndpoint.Port = int32(n.o.Port)
 	status.NodeInfo = n.machine.info(n.version)
 	status.DeclaredFeatures = declaredFeatures()
 	status.Features = &corev1.NodeFeatures{SupplementalGroupsPolicy: new(n.strictGroups)}
-	status.Conditions = conditions(status.Conditions, m, n.lastPressure, now)
+	status.Conditions = conditions(status.Conditions, m, now)
 	ready := find(status.Conditions, corev1.NodeReady)
 	// Ready without a range is not what most wait for: keep looking for it closely.
 	return status, ready.Status == corev1.ConditionTrue && (m.podCIDR != "" || m.waited > rangePatience), nil
@@ -176,17 +176,7 @@ func (n *Node) measure(ctx context.Context, node *corev1.Node, now time.Time) me
 	if m.network == nil {
 		m.network = seen
 	}
-	if mem, err := n.machine.Memory(); err != nil {
-		m.failed = append(m.failed, err)
-	} else {
-		m.memory = mem.Available
-	}
-	if m.disk, err = n.machine.FileSystem(n.machine.disk); err != nil {
-		m.failed = append(m.failed, err)
-	}
-	if m.pids, m.maxPID, err = n.machine.Processes(); err != nil {
-		m.failed = append(m.failed, err)
-	}
+	m.pressure, m.shuttingDown = n.o.Pressure(ctx), n.o.ShuttingDown()
 	return m
 }
 

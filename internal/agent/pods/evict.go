@@ -11,8 +11,8 @@ import (
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
-// Evict has a pod leave the node. Ended is closed when nothing of it runs any more and its volumes
-// are down; at once if there is no such pod. A pod that is evicted already goes with the shorter
+// Evict has a pod leave the node. Ended is closed when nothing of it runs any more, its volumes are
+// down and the API knows; at once if there is no such pod. A pod that is evicted already goes with the shorter
 // grace period and keeps the first reason.
 func (m *Manager) Evict(uid types.UID, e podlife.Eviction) (ended <-chan struct{}) {
 	w := m.worker(uid)

@@ -14,6 +14,7 @@ import (
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/everynode/everynode/internal/agent/cgroups"
 	"github.com/everynode/everynode/internal/agent/objects"
 	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
@@ -50,6 +51,8 @@ type Options struct {
 	// CgroupRoot is the cgroup under which pods live, such as /everynode-NODENAME.
 	// Empty: the runtime's default, without limits for pods as a whole.
 	CgroupRoot string
+	// CgroupLimits are those of all pods together. Default: none.
+	CgroupLimits cgroups.Limits
 	// Endpoint of the runtime, for containerd's event stream. Empty: lists only.
 	Endpoint string
 

@@ -58,7 +58,7 @@ func New(o Options) (*Manager, error) {
 		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(),
 	}
 	if o.CgroupRoot != "" {
-		if m.cgroups, err = cgroups.New(o.CgroupRoot); err != nil {
+		if m.cgroups, err = cgroups.New(o.CgroupRoot, o.CgroupLimits); err != nil {
 			return nil, err
 		}
 	}

@@ -55,6 +55,12 @@ func (w *worker) sendReport(ctx context.Context, plan podlife.Plan, now time.Tim
 	return time.Time{}
 }
 
+// owes tells that the API does not have the plan's status yet.
+func (w *worker) owes(plan podlife.Plan) bool {
+	stored := w.stored()
+	return !w.facts.Gone && stored != nil && (w.report.busy || w.report.differs(&stored.Status, &plan.Status))
+}
+
 // stored is the pod as the API has it, nil if it has none of it: that of a static pod is its mirror.
 func (w *worker) stored() *corev1.Pod {
 	switch {

@@ -40,7 +40,7 @@ type worker struct {
 	shown atomic.Pointer[view]
 	// leaving: what it asked for is promised to another pod already.
 	leaving atomic.Bool
-	// ended is closed when nothing of the pod runs any more and its volumes are down.
+	// ended is closed when nothing of the pod runs any more, its volumes are down, and the API knows.
 	ended     chan struct{}
 	closeOnce sync.Once
 
@@ -162,6 +162,9 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 	w.watchProbes(ctx, plan)
 	again := w.sendReport(ctx, plan, now)
 	mirrorAgain := w.keepMirror(ctx, now)
+	if plan.Done || plan.Ending && w.facts.TornDown && !w.owes(plan) {
+		w.closeOnce.Do(func() { close(w.ended) })
+	}
 	if plan.Done && !w.stale {
 		return 0, true
 	}
@@ -187,9 +190,6 @@ func (w *worker) note(plan podlife.Plan, now time.Time) {
 	}
 	if plan.Ending && w.facts.EndingSince.IsZero() {
 		w.facts.EndingSince = now
-	}
-	if plan.Done || plan.Ending && w.facts.TornDown {
-		w.closeOnce.Do(func() { close(w.ended) })
 	}
 	before := w.facts.Reported
 	if before == nil {

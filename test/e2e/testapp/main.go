@@ -66,6 +66,14 @@ func run(command string, args []string) error {
 	case "echo":
 		fmt.Println(strings.Join(args, " "))
 		return nil
+	case "lines": // COUNT numbered lines, a hundred at a time, and then the exit code CODE
+		return lines(ctx, args)
+	case "fill": // a file PATH of MIB mebibytes, and then sleep
+		if err := fill(args); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
 	case "hostname":
 		host, err := os.Hostname()
 		fmt.Println(host)
@@ -81,6 +89,52 @@ func run(command string, args []string) error {
 		os.Exit(code)
 	}
 	return fmt.Errorf("unknown command %q", command)
+}
+
+func lines(ctx context.Context, args []string) error {
+	count, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	padding := strings.Repeat("x", 80)
+	for i := range count {
+		fmt.Printf("line %06d %s\n", i, padding)
+		if i%100 == 99 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}
+	code, err := strconv.Atoi(args[1])
+	if err == nil && code != 0 {
+		os.Exit(code)
+	}
+	return err
+}
+
+func fill(args []string) error {
+	mib, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(args[0])
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	block := make([]byte, 1<<20)
+	for i := range block {
+		block[i] = byte(i)
+	}
+	for range mib {
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+	}
+	fmt.Println("filled", args[0])
+	return f.Sync()
 }
 
 func serve(ctx context.Context, address string, handler http.Handler) error {
