@@ -84,7 +84,7 @@ func (s *Set) recount(sl *slot, now time.Time) {
 		s.counts.add(sl.tally, -1)
 		s.counts.add(t, 1)
 		sl.tally = t
-		s.status.changes++
+		s.status.note(sl)
 	}
 	if w != sl.wave {
 		s.waves[sl.wave].remove(sl)

@@ -65,7 +65,7 @@ func (s *Set) count(now time.Time) {
 // forget ends a slot that nothing refers to.
 func (s *Set) forget(sl *slot) {
 	s.counts.add(sl.tally, -1)
-	s.status.changes++
+	s.status.note(sl)
 	s.waves[sl.wave].remove(sl)
 	s.timers.remove(sl)
 	s.todo.remove(sl)

@@ -24,13 +24,23 @@ type statusPace struct {
 	inFlight bool
 	// full is when the allowance for lone changes is, or was, whole again: each write moves it on by a gap.
 	full time.Time
-	// changes counts the nodes that changed since the last write was handed out, at last; gap is what a burst waits.
+	// changes counts the nodes that changed since the last write was handed out, at last; node is the latest of them.
+	// gap is what a burst waits.
 	changes int
+	node    *slot
 	last    time.Time
 	gap     time.Duration
 
 	retries  int32
 	notUntil time.Time
+}
+
+// note says that a node changed. One that changes in several steps is one node.
+func (p *statusPace) note(sl *slot) {
+	if p.changes == 0 || p.node != sl {
+		p.changes++
+	}
+	p.node = sl
 }
 
 // next returns the status to write now, nil if none.

@@ -10,6 +10,7 @@ import (
 type statuses struct {
 	pace  statusPace
 	count int32
+	node  *slot
 	now   time.Time
 	done  time.Time // of the write in flight
 	wrote []time.Duration
@@ -47,10 +48,14 @@ func (s *statuses) look() {
 	}
 }
 
-func (s *statuses) change(at time.Duration) {
+// change is a step of a node: the same as before, or another.
+func (s *statuses) change(at time.Duration, same ...bool) {
 	s.until(time.Unix(1000, 0).Add(at))
 	s.count++
-	s.pace.changes++
+	if len(same) == 0 {
+		s.node = &slot{}
+	}
+	s.pace.note(s.node)
 	s.look()
 }
 
@@ -78,7 +83,15 @@ func TestStatusPace(t *testing.T) {
 	if s := play(1000, 10*time.Millisecond, time.Second); len(s.wrote) > 205 {
 		t.Errorf("one after the other for ten seconds: %d writes", len(s.wrote))
 	}
-	s := play(60_000, time.Millisecond, 2*statusMaxGap)
+	s := play(1, 0, time.Second)
+	for i := range 3 { // while a write is in flight
+		s.change(time.Minute+time.Duration(i)*writeTakes/3, true)
+	}
+	s.until(s.now.Add(writeTakes))
+	if len(s.wrote) != 3 || s.wrote[2] != time.Minute+writeTakes {
+		t.Errorf("steps of one node: %v", s.wrote)
+	}
+	s = play(60_000, time.Millisecond, 2*statusMaxGap)
 	s.wrote = nil
 	s.change(70 * time.Second)
 	if len(s.wrote) != 1 || s.wrote[0] != 70*time.Second {
