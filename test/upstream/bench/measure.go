@@ -246,8 +246,17 @@ func daemonSet() *appsv1.DaemonSet {
 	return ds
 }
 
-// settle lets what goes on after the last status end.
-func settle() { time.Sleep(2 * time.Second) }
+// settle lets what goes on after the last status end: it returns when the process has been idle for two seconds, or
+// does not become so.
+func settle() {
+	for idle, tries := 0, 0; idle < 4 && tries < 120; tries++ {
+		cpu := cpuTime()
+		time.Sleep(500 * time.Millisecond)
+		if idle++; cpuTime()-cpu > 5*time.Millisecond {
+			idle = 0
+		}
+	}
+}
 
 // heap is what is in use after a collection.
 func heap() int64 {
