@@ -212,7 +212,7 @@ func (c *controller) write(pod bool, do func(), report func(answer)) {
 }
 
 func (c *controller) create(x machine.Create) {
-	p := c.w.slim(x)
+	p := x.Template.Pod(x)
 	if c.w.o.bug == forgetful {
 		p.Name += "-" + strconv.Itoa(c.w.rng.IntN(1_000_000))
 	}

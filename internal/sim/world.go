@@ -42,9 +42,8 @@ type world struct {
 	sched  *scheduler
 
 	leaders   int
-	quiet     bool      // the mishaps are over
-	brownout  time.Time // until then most writes fail
-	templates map[*machine.Template]*corev1.Pod
+	quiet     bool             // the mishaps are over
+	brownout  time.Time        // until then most writes fail
 	revisions map[int64]string // by generation
 	templated int              // how many templates users have made
 
@@ -86,8 +85,8 @@ func newWorld(o Options) *world {
 	}
 	w := &world{
 		o: o, clock: clock{now: epoch}, rng: rand.New(rand.NewPCG(o.Seed, 0x657665726e6f6465)),
-		templates: map[*machine.Template]*corev1.Pod{}, revisions: map[int64]string{},
-		result: newResult(&o),
+		revisions: map[int64]string{},
+		result:    newResult(&o),
 	}
 	w.store = newStore(w)
 	w.truth = newTruth(w)
@@ -159,21 +158,6 @@ func (w *world) revisionOf(ds *appsv1.DaemonSet) string {
 		w.revisions[ds.Generation] = hash
 	}
 	return hash
-}
-
-// slim makes the pod of a create; what is the same in all pods of a template is kept once.
-func (w *world) slim(x machine.Create) *corev1.Pod {
-	p := x.Template.Pod(x)
-	first := w.templates[x.Template]
-	if first == nil {
-		first = p.DeepCopy()
-		w.templates[x.Template] = first
-	}
-	affinity, node := p.Spec.Affinity, p.Spec.NodeName
-	p.Spec = first.Spec
-	p.Spec.Affinity, p.Spec.NodeName = affinity, node
-	p.Labels, p.Annotations, p.OwnerReferences = first.Labels, first.Annotations, first.OwnerReferences
-	return p
 }
 
 // podStored is the world's answer to a pod's change: its node, the garbage collector and time itself.

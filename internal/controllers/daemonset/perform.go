@@ -69,8 +69,9 @@ func (c *Controller) createPod(ctx context.Context, d *daemon, ds *daemonSet, x 
 	created, err := c.o.Writer.CreatePod(ctx, x.Template.Pod(x))
 	switch {
 	case err == nil:
-		klog.FromContext(ctx).V(3).Info("Created daemon pod", "pod", klog.KObj(created), "node", x.Node,
-			"reason", x.Reason, "bound", x.Bound)
+		if log := klog.FromContext(ctx).V(3); log.Enabled() {
+			log.Info("Created daemon pod", "pod", klog.KObj(created), "node", x.Node, "reason", x.Reason, "bound", x.Bound)
+		}
 		return func() {
 			d.set.Created(x.Name, created.UID)
 			c.note(d, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", x.Name)

@@ -12,7 +12,7 @@ import (
 // Writer performs the three writes that a rollout consists of. They are apart from the client because
 // inside our own server they go straight to the registries, with admission and audit but without HTTP.
 //
-// The objects passed in belong to the Writer: it may change them. Errors are those of the API
+// The objects passed in are only read: all pods of a template share what they have in common. Errors are those of the API
 // (k8s.io/apimachinery/pkg/api/errors).
 type Writer interface {
 	CreatePod(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)

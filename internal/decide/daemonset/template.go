@@ -44,32 +44,36 @@ var Kind = appsv1.SchemeGroupVersion.WithKind("DaemonSet")
 // Revision is the revision hash that the template's pods are labelled with.
 func (t *Template) Revision() string { return t.revision }
 
-// Pod makes the pod of a Create; it shares nothing with the template.
+// Pod makes the pod of a Create. What all pods of the template have in common (labels, containers, volumes and so on)
+// they share: it must only be read.
 func (t *Template) Pod(c Create) *corev1.Pod {
-	p := t.pod.DeepCopy()
+	p := t.pod
 	p.Name = c.Name
-	p.Spec.Affinity = pinned(p.Spec.Affinity, c.Node)
+	p.Spec.Affinity = pinned(t.pod.Spec.Affinity, c.Node)
 	if c.Bound {
 		p.Spec.NodeName = c.Node
 	}
-	return p
+	return &p
 }
 
 // pinned replaces the required node affinity, which the node is known to meet, by its name, as upstream does:
 // the scheduler, and everyone who reads the pod, knows by it where the pod belongs.
-func pinned(a *corev1.Affinity, node string) *corev1.Affinity {
-	if a == nil {
-		a = &corev1.Affinity{}
+func pinned(template *corev1.Affinity, node string) *corev1.Affinity {
+	var a corev1.Affinity
+	var n corev1.NodeAffinity
+	if template != nil {
+		a = *template
+		if a.NodeAffinity != nil {
+			n = *a.NodeAffinity
+		}
 	}
-	if a.NodeAffinity == nil {
-		a.NodeAffinity = &corev1.NodeAffinity{}
-	}
-	a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
+	n.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
 		NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 			MatchFields: []corev1.NodeSelectorRequirement{{
 				Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node},
 			}},
 		}},
 	}
-	return a
+	a.NodeAffinity = &n
+	return &a
 }

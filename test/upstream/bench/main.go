@@ -26,6 +26,7 @@ type result struct {
 	RolloutPerPod time.Duration `json:"rolloutPerPod"`
 	StatusWrites  int           `json:"statusWrites"`
 	Flip          time.Duration `json:"flip"`
+	Idle          time.Duration `json:"idle"`
 	FlipAtOnce    time.Duration `json:"flipAtOnce"`
 	Join          time.Duration `json:"join"`
 	JoinCreated   time.Duration `json:"joinCreated"`
@@ -132,8 +133,9 @@ func printTable(columns []column, results, idles []result) {
 	fmt.Println("|" + strings.Join(rule, "|") + "|")
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.3g ms", float64(d.Microseconds())/1000) }
 	row("a pod turns (not) ready, until the status says so: CPU", func(_ int, r result) string { return ms(r.Flip) })
+	row("of it, what the same rests cost without any event: CPU", func(_ int, r result) string { return ms(r.Idle) })
 	row("1,000 pods turn unready at once: CPU per pod", func(_ int, r result) string { return ms(r.FlipAtOnce) })
-	row("a node joins, until its pod is created: CPU", func(_ int, r result) string { return ms(r.JoinCreated) })
+	row("nodes join one after another, each until its pod is created: CPU per node", func(_ int, r result) string { return ms(r.JoinCreated) })
 	row("a node joins, until the status counts its pod ready: CPU", func(_ int, r result) string { return ms(r.Join) })
 	row("first rollout: CPU per pod", func(_ int, r result) string { return ms(r.RolloutPerPod) })
 	row("first rollout: time", func(_ int, r result) string { return fmt.Sprintf("%.3g s", r.Rollout.Seconds()) })

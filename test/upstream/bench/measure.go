@@ -54,11 +54,11 @@ func measure(who string, n, events int, idle bool) result {
 	must(start(ctx, who, client, factory))
 	c.observe(ctx, client)
 	r := result{Nodes: n}
-	if idle {
-		settle()
-	} else {
+	settle()
+	if !idle {
 		r.Rollout, r.RolloutPerPod = c.rollout(n)
 		r.StatusWrites = c.writes
+		r.Idle = c.inBursts(events, 4, func(int) {})
 		r.Flip = c.flips(events)
 		r.JoinCreated = c.joinsCreated(events)
 		r.Join = c.joins(events)
@@ -168,22 +168,23 @@ func (c *cluster) joins(events int) time.Duration {
 	})
 }
 
-// joinsCreated adds nodes one by one, and counts what that costs until the node's pod is created.
+// joinsCreated adds nodes one after another, each when the pod of the one before has been created. Status writes and
+// all else that goes on meanwhile is counted.
 func (c *cluster) joinsCreated(events int) time.Duration {
-	pods := c.api.CountPods()
-	var sum time.Duration
-	c.inBursts(events, 2, func(i int) {
-		select {
-		case <-c.created: // left over from before
-		default:
-		}
-		cpu := cpuTime()
+	want := c.api.CountPods() + events
+	settle()
+	select {
+	case <-c.created: // left over from before
+	default:
+	}
+	cpu := cpuTime()
+	for range events {
 		c.join()
 		<-c.created
-		sum += cpuTime() - cpu
-		c.await(pods + i + 1)
-	})
-	return sum / time.Duration(events)
+	}
+	cpu = cpuTime() - cpu
+	c.await(want)
+	return cpu / time.Duration(events)
 }
 
 // inBursts returns the CPU time per event. A controller may write statuses that follow each other closely with a
