@@ -27,13 +27,14 @@ const reloadPatience = 3 * time.Second
 // bus is a login manager on a message bus.
 type bus struct {
 	conn *dbus.Conn
-	// override is where its configuration may be extended, reload has it read that.
+	// override is where its configuration may be extended.
 	override string
-	reload   func(*dbus.Conn) error
 }
 
 // SystemBus finds the login manager of this machine; nil if it has none.
-func SystemBus() (Logind, error) {
+func SystemBus() (Logind, error) { return systemBus(overrideFile) }
+
+func systemBus(override string) (Logind, error) {
 	conn, err := dbus.ConnectSystemBus()
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, nil // no bus
@@ -45,7 +46,7 @@ func SystemBus() (Logind, error) {
 	if err := conn.BusObject().Call("org.freedesktop.DBus.NameHasOwner", 0, loginService).Store(&owned); err != nil || !owned {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &bus{conn: conn, override: overrideFile, reload: hangUp}, nil
+	return &bus{conn: conn, override: override}, nil
 }
 
 // Close ends the connection, and with it what it inhibits.
@@ -78,7 +79,7 @@ func (b *bus) allow(atMost time.Duration) error {
 	if err := os.WriteFile(b.override, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("let shutdowns wait for %v: %w", atMost, err)
 	}
-	if err := b.reload(b.conn); err != nil {
+	if err := hangUp(b.conn); err != nil {
 		return fmt.Errorf("have the login manager read %s: %w", b.override, err)
 	}
 	for deadline := time.Now().Add(reloadPatience); ; time.Sleep(100 * time.Millisecond) {
