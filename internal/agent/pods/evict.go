@@ -67,6 +67,7 @@ func (m *Manager) admitLocked(ctx context.Context, w *worker) {
 		m.preemptLocked(ctx, pod, admission.Preempted)
 	}
 	if v := w.facts.Rejected; v != nil {
+		w.leaving.Store(true)
 		m.event(pod, "", corev1.EventTypeWarning, v.Reason, v.Message)
 	}
 }

@@ -120,7 +120,7 @@ func TestCriticalPodFindsRoom(t *testing.T) {
 		after(2 * time.Second)
 		n.create(asks("ordinary", "100m", 0))
 		n.create(asks("critical", "500m", podlife.CriticalPriority))
-		n.create(asks("second", "200m", podlife.CriticalPriority))
+		n.create(asks("second", "200m", 0))
 		after(40 * time.Second)
 		n.want("small", "Running c:running*")
 		n.want("large", "Failed/Preempting c:Error(137)")

@@ -38,7 +38,7 @@ type worker struct {
 	mail mailbox
 	// shown is what others may see of the pod.
 	shown atomic.Pointer[view]
-	// leaving: what it asked for is promised to another pod already.
+	// leaving: what it asks for is another pod's, for it was rejected or makes room.
 	leaving atomic.Bool
 	// ended is closed when nothing of the pod runs any more, its volumes are down, and the API knows.
 	ended     chan struct{}
