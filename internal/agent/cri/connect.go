@@ -152,15 +152,23 @@ func rootCause(err error) error {
 // IsNotFound tells that the runtime does not know the sandbox, container or image.
 func IsNotFound(err error) bool { return status.Code(rootCause(err)) == codes.NotFound }
 
+// loading is what containerd's CRI plugin answers to everything while it reads what an
+// earlier containerd has left.
+const loading = "server is not initialized yet"
+
 // IsUnavailable tells that the runtime did not answer at all, so that nothing is
 // known about whether the call took effect.
 func IsUnavailable(err error) bool {
 	if err == nil {
 		return false
 	}
-	switch status.Code(rootCause(err)) {
+	switch cause := rootCause(err); status.Code(cause) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		return true
+	case codes.Unknown:
+		if strings.Contains(cause.Error(), loading) {
+			return true
+		}
 	}
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

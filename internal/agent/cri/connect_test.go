@@ -65,11 +65,12 @@ func TestConnectWaitsForTheRuntime(t *testing.T) {
 func TestErrorsAreToldApart(t *testing.T) {
 	gone := fmt.Errorf("stop: %w", status.Error(codes.NotFound, "no such container"))
 	away := fmt.Errorf("stop: %w", status.Error(codes.Unavailable, "connection refused"))
+	loading := fmt.Errorf("stop: %w", status.Error(codes.Unknown, "server is not initialized yet"))
 	bad := fmt.Errorf("stop: %w", status.Error(codes.Unknown, "broken"))
 	for _, c := range []struct {
 		err                   error
 		notFound, unavailable bool
-	}{{gone, true, false}, {away, false, true}, {bad, false, false}, {nil, false, false}, {context.DeadlineExceeded, false, true}} {
+	}{{gone, true, false}, {away, false, true}, {loading, false, true}, {bad, false, false}, {nil, false, false}, {context.DeadlineExceeded, false, true}} {
 		if IsNotFound(c.err) != c.notFound || IsUnavailable(c.err) != c.unavailable {
 			t.Errorf("%v: not found %v, unavailable %v", c.err, IsNotFound(c.err), IsUnavailable(c.err))
 		}

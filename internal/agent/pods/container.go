@@ -117,27 +117,40 @@ func (m *Manager) createAndStart(ctx context.Context, s start) (podlife.Containe
 	if err := m.killStrays(ctx, s.pod, s.known.with(id)); err != nil {
 		return podlife.Container{}, asFailure(errRun, err)
 	}
-	if err := m.o.Runtime.StartContainer(ctx, id); err != nil {
+	status, err := m.run(ctx, id)
+	if err != nil {
 		return podlife.Container{}, asFailure(errRun, err)
 	}
 	m.event(s.pod, s.container.Name, corev1.EventTypeNormal, "Started", "Container started")
 	if err := m.linkLog(s.pod, s.container.Name, s.step.Attempt, id); err != nil {
 		klog.ErrorS(err, "Log shippers will not find a container's log", "pod", klog.KObj(s.pod), "container", s.container.Name)
 	}
-	return m.started(ctx, s, id)
-}
-
-// started reads the new container back, with the times the runtime has noted.
-func (m *Manager) started(ctx context.Context, s start, id string) (podlife.Container, error) {
-	r, err := m.o.Runtime.ContainerStatus(ctx, id, false)
-	if err != nil {
-		return podlife.Container{}, asFailure("", err)
-	}
 	c := podlife.Container{
 		ID: id, Name: s.container.Name, SandboxID: s.sandbox.ID, Attempt: s.step.Attempt,
-		Created: unix(r.Status.GetCreatedAt()), Hash: podlife.Hash(s.container), Delay: s.step.Delay, Resources: new(podlife.Effective(&s.pod.Spec, s.container)),
+		Created: unix(status.GetCreatedAt()), Hash: podlife.Hash(s.container), Delay: s.step.Delay, Resources: new(podlife.Effective(&s.pod.Spec, s.container)),
 	}
-	return withStatus(c, r.Status), nil
+	return withStatus(c, status), nil
+}
+
+// run starts the container and reads it back, with the times the runtime has noted. A
+// runtime that is killed meanwhile may have started it: the one that comes back knows.
+func (m *Manager) run(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error) {
+	err := m.o.Runtime.StartContainer(ctx, id)
+	if err != nil && !cri.IsUnavailable(err) {
+		return nil, err
+	}
+	for {
+		r, statusErr := m.o.Runtime.ContainerStatus(ctx, id, false)
+		switch {
+		case statusErr == nil && (err == nil || r.GetStatus().GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING):
+			return r.GetStatus(), nil
+		case statusErr == nil:
+			return nil, err
+		case !cri.IsUnavailable(statusErr) || ctx.Err() != nil:
+			return nil, statusErr
+		}
+		pause(ctx, retryObserve)
+	}
 }
 
 // containerConfig translates the container for the runtime. cleanup is never nil

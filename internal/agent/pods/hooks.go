@@ -16,11 +16,16 @@ import (
 // minimumGrace is what a container gets at least to end by itself, in seconds.
 const minimumGrace = 2
 
-// hook runs a postStart or preStop handler.
+// hook runs a postStart or preStop handler. A command that the runtime was killed under is run
+// again: hooks run at least once, and the container is not to blame.
 func (m *Manager) hook(ctx context.Context, c *corev1.Container, id, ip string, h *corev1.LifecycleHandler) error {
 	switch {
 	case h.Exec != nil:
 		stdout, stderr, err := m.o.Runtime.ExecSync(ctx, id, h.Exec.Command, 0)
+		for cri.IsUnavailable(err) && ctx.Err() == nil {
+			pause(ctx, retryObserve)
+			stdout, stderr, err = m.o.Runtime.ExecSync(ctx, id, h.Exec.Command, 0)
+		}
 		if err != nil {
 			return fmt.Errorf("Exec lifecycle hook (%v) for Container %q failed - error: %w, message: %q", h.Exec.Command, c.Name, err, string(stdout)+string(stderr))
 		}

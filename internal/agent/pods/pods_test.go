@@ -402,6 +402,31 @@ func TestHooks(t *testing.T) {
 	})
 }
 
+// TestRuntimeDiesUnderAStart: a container that runs nevertheless is not started twice, its
+// postStart hook is not forgotten, and a hook that the runtime was killed under is not its fault.
+func TestRuntimeDiesUnderAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		hooks := 0
+		n.runtime.Run = func(string, []string) (string, int) { hooks++; return "", 0 }
+		n.runtime.LoseAnswer()
+		n.runtime.FailNext("ContainerStatus", status.Error(codes.Unavailable, "connection refused"))
+		n.runtime.FailNext("ContainerStatus", status.Error(codes.Unknown, "server is not initialized yet"))
+		n.runtime.FailNext("ExecSync", status.Error(codes.Unavailable, "error reading from server: EOF"))
+		n.runtime.FailNext("ExecSync", status.Error(codes.Unknown, "server is not initialized yet"))
+		n.start()
+		c := command("c", "run")
+		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"hello"}}}}
+		n.create(podNamed("p", c))
+		after(5 * time.Second)
+		n.want("p", "Running c:running*")
+		if want := []string{"RunPodSandbox p 0", "CreateContainer c 0", "StartContainer c 0"}; hooks != 1 || !slices.Equal(n.runtime.Calls(), want) {
+			t.Errorf("%d hooks, calls %v", hooks, n.runtime.Calls())
+		}
+		n.stop()
+	})
+}
+
 func TestHostPortConflictFailsThePod(t *testing.T) {
 	inBubble(t, func(t *testing.T, n *node) {
 		c := command("c", "run")

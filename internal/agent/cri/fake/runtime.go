@@ -79,6 +79,12 @@ func (r *Runtime) FailNext(method string, err error) {
 	r.fail[method] = append(r.fail[method], err)
 }
 
+// LoseAnswer makes the next StartContainer take effect and answer as if the runtime had been
+// killed meanwhile.
+func (r *Runtime) LoseAnswer() {
+	r.FailNext("answer", status.Error(codes.Unavailable, "error reading from server: EOF"))
+}
+
 // Calls are the calls so far that change something, such as "StartContainer web 0".
 func (r *Runtime) Calls() []string {
 	r.mu.Lock()
@@ -315,6 +321,13 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, config 
 
 // StartContainer begins what the command says.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
+	if err := r.startContainer(ctx, id); err != nil {
+		return err
+	}
+	return r.begin(ctx, "answer", 0, "")
+}
+
+func (r *Runtime) startContainer(ctx context.Context, id string) error {
 	r.mu.Lock()
 	c := r.containers[id]
 	r.mu.Unlock()
