@@ -62,7 +62,11 @@ func (m *Manager) postStart(ctx context.Context, s start, id string) error {
 	if s.container.Lifecycle == nil || s.container.Lifecycle.PostStart == nil {
 		return nil
 	}
-	if err := m.hook(ctx, s.container, id, firstOf(m.facts(s).PodIPs), s.container.Lifecycle.PostStart); err != nil {
+	err := m.hook(ctx, s.container, id, firstOf(m.facts(s).PodIPs), s.container.Lifecycle.PostStart)
+	if ctx.Err() != nil {
+		return ctx.Err() // the pod ends
+	}
+	if err != nil {
 		// The message may hold what the container printed: it is not for events.
 		m.event(s.pod, s.container.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
 		return &failure{errPostStart, err}
