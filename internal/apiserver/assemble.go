@@ -74,6 +74,7 @@ func assemble(ctx context.Context, o *Options, l net.Listener) (*assembly, error
 		a.authorize,
 		a.admit,
 		a.audit,
+		a.endRequests,
 		a.build,
 		a.discoverIssuer,
 		a.install,

@@ -26,13 +26,6 @@ import (
 	"github.com/everynode/everynode/internal/apiserver/inprocess"
 )
 
-const (
-	// drainTimeout bounds how long a stopping server waits for connections; watches keep theirs until the end.
-	drainTimeout = time.Second
-	// stopTimeout bounds Run after its context ends, whatever upstream waits for.
-	stopTimeout = 4 * time.Second
-)
-
 // Server is an API server that has its listeners open and its kinds installed.
 type Server struct {
 	options   Options

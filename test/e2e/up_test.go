@@ -137,6 +137,20 @@ func (h *host) leftNothing(before map[string]string) {
 	}
 }
 
+// stoppedCleanly checks that the server has ended the watches it served rather than left them.
+func (h *host) stoppedCleanly() {
+	h.t.Helper()
+	text, err := os.ReadFile(h.Path("/var/lib/everynode/logs/server.log"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, bad := range []string{"Failed to shutdown server", "did not stop in time"} {
+		if strings.Contains(string(text), bad) {
+			h.t.Errorf("the stopped server says %q", bad)
+		}
+	}
+}
+
 // exporterPID is the process of node-exporter's container, as the machine sees it.
 func (h *host) exporterPID() int {
 	h.t.Helper()
@@ -217,6 +231,7 @@ func TestUp(t *testing.T) {
 		t.Errorf("down says:\n%s", out)
 	}
 	h.leftNothing(before)
+	h.stoppedCleanly()
 	h.must("up")
 	h.awaitMetrics()
 	h.must("kubectl", "-n", "monitoring", "rollout", "status", "ds/node-exporter", "--timeout=60s")
