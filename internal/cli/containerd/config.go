@@ -91,6 +91,12 @@ disabled_plugins = [
 [grpc]
   address = {{printf "%q" .Layout.ContainerdSocket}}
 
+# A containerd that starts again kills what does not tell its state in this time, whole pods if it
+# is their sandbox: the defaults, 5 s and 2 s, are short for a machine that has much to do.
+[timeouts]
+  "io.containerd.timeout.shim.load" = "30s"
+  "io.containerd.timeout.task.state" = "30s"
+
 [debug]
   level = {{if .Debug}}"debug"{{else}}"warn"{{end}}
 
