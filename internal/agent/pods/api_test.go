@@ -44,6 +44,8 @@ type node struct {
 	refuse error
 	// refuseList is answered to lists.
 	refuseList error
+	// refuseDelete is answered to deletes.
+	refuseDelete error
 }
 
 var podsResource = corev1.SchemeGroupVersion.WithResource("pods")
@@ -131,6 +133,9 @@ func (n *node) delete(a clienttesting.Action) (bool, runtime.Object, error) {
 	d := a.(clienttesting.DeleteActionImpl)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.refuseDelete != nil {
+		return true, nil, n.refuseDelete
+	}
 	stored, err := n.stored(d.Namespace, d.Name)
 	if err != nil {
 		return true, nil, err

@@ -81,7 +81,7 @@ func (w *worker) keepMirror(ctx context.Context, now time.Time) (again time.Time
 		var got *corev1.Pod
 		var err error
 		if old != nil {
-			err = w.m.deleteMirror(ctx, old)
+			err = w.m.deleteNow(ctx, old)
 		} else {
 			got, err = w.m.createMirror(ctx, pod)
 		}
@@ -166,19 +166,6 @@ func trimmed(pod *corev1.Pod) *corev1.Pod {
 		pod.ManagedFields = nil
 	}
 	return pod
-}
-
-// deleteMirror deletes a mirror, and no pod that has its name since.
-func (m *Manager) deleteMirror(ctx context.Context, mirror *corev1.Pod) error {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
-	defer cancel()
-	err := m.o.Client.CoreV1().Pods(mirror.Namespace).Delete(ctx, mirror.Name, metav1.DeleteOptions{
-		GracePeriodSeconds: ptr.To(int64(0)), Preconditions: &metav1.Preconditions{UID: &mirror.UID},
-	})
-	if isGone(err, mirror.Name) || apierrors.IsConflict(err) {
-		return nil
-	}
-	return err
 }
 
 // SetNode tells under which UID the API has this node, which owns the mirrors.
@@ -284,7 +271,7 @@ func (m *Manager) endMirror(ctx context.Context, mirror *corev1.Pod) {
 		if !orphan {
 			return
 		}
-		err := m.deleteMirror(ctx, mirror)
+		err := m.deleteNow(ctx, mirror)
 		if err == nil {
 			m.goneMirror(mirror)
 			return

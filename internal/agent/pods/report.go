@@ -11,6 +11,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/decide/podlife"
@@ -95,7 +96,7 @@ func (w *worker) reported(ctx context.Context, sent, got *corev1.Pod, err error)
 		w.setStored(got)
 	case apierrors.IsConflict(err) && got != nil && got.UID == sent.UID:
 		w.setStored(got) // decide on it, and write again
-	case isGone(err, sent.Name), got != nil && got.UID != sent.UID:
+	case errors.Is(err, errGone), got != nil && got.UID != sent.UID:
 		w.setStored(nil)
 	default:
 		if ctx.Err() == nil {
@@ -118,7 +119,8 @@ func (w *worker) setStored(pod *corev1.Pod) {
 	}
 }
 
-// writeStatus writes a pod's status. With a conflict comes the pod as it is now.
+// writeStatus writes a pod's status. With a conflict comes the pod as it is now; errGone tells that
+// there is none.
 func (m *Manager) writeStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -136,7 +138,30 @@ func (m *Manager) writeStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod
 		now.ManagedFields = nil
 		return now, err
 	}
-	return nil, err
+	return nil, m.orGone(ctx, pod, err)
+}
+
+// errGone: the API does not have the pod any more.
+var errGone = errors.New("the pod is gone from the API")
+
+// orGone is errGone where a write failed because there is no such pod, and else its error. What is
+// answered to a write is not enough: a server that has just started may say that it does not find
+// what it has, for its admission knows nothing yet. A list without resourceVersion is consistent.
+func (m *Manager) orGone(ctx context.Context, pod *corev1.Pod, err error) error {
+	if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return err
+	}
+	name := fields.OneTermEqualSelector("metadata.name", pod.Name).String()
+	list, readErr := m.o.Client.CoreV1().Pods(pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: m.selector() + "," + name})
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	for i := range list.Items {
+		if list.Items[i].UID == pod.UID {
+			return err
+		}
+	}
+	return errGone
 }
 
 // finalDelete stores the pod's last status, then deletes it by UID without grace.
@@ -147,7 +172,7 @@ func (m *Manager) finalDelete(ctx context.Context, pod *corev1.Pod, status corev
 		switch {
 		case err == nil:
 			pod, last = got, got
-		case isGone(err, pod.Name):
+		case errors.Is(err, errGone):
 			return nil
 		case apierrors.IsConflict(err) && got != nil && got.UID == pod.UID && try < 5:
 			pod = got
@@ -158,23 +183,22 @@ func (m *Manager) finalDelete(ctx context.Context, pod *corev1.Pod, status corev
 			return fmt.Errorf("store the last status: %w", err)
 		}
 	}
+	return m.deleteNow(ctx, pod)
+}
+
+// deleteNow deletes a pod by its UID and without grace; one that is gone already is fine, and so is
+// another one that has its name.
+func (m *Manager) deleteNow(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	zero := int64(0)
 	err := m.o.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: &zero, Preconditions: &metav1.Preconditions{UID: &pod.UID},
 	})
-	if isGone(err, pod.Name) || apierrors.IsConflict(err) { // gone, or another pod by now
+	if err = m.orGone(ctx, pod, err); errors.Is(err, errGone) {
 		return nil
 	}
 	return err
-}
-
-// isGone tells that the API has no such pod. A server that is only starting may
-// answer "not found" for everything, but does not name the pod.
-func isGone(err error, name string) bool {
-	var status apierrors.APIStatus
-	return apierrors.IsNotFound(err) && errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Name == name
 }
 
 // withStatusOf is the pod with another status; the rest is shared.
