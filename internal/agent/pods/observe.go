@@ -28,7 +28,7 @@ func (w *worker) observe(ctx context.Context) error {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	w.facts.Sandboxes, w.facts.Containers = sandboxes, containers
-	w.stale = false
+	w.stale, w.blind = false, false
 	w.settleExits()
 	w.register()
 	return nil

@@ -138,7 +138,7 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 		if m.workers[uid] == nil {
 			klog.FromContext(ctx).Info("Ending a pod that the API does not have", "pod", klog.KObj(pod), "uid", uid)
 			w := newWorker(m, pod)
-			w.facts.Gone, w.stale = true, true
+			w.facts.Gone, w.stale, w.blind = true, true, true
 			m.startLocked(ctx, w)
 		}
 	}
@@ -187,6 +187,7 @@ func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, have inventor
 	}
 	w := newWorker(m, pod)
 	w.stale = have.has(pod.UID) || pod.Status.StartTime != nil
+	w.blind = w.stale
 	if w.stale {
 		m.recall(w, have.containers[pod.UID])
 		w.post(func() { w.setPod(pod) })

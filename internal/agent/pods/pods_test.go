@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"google.golang.org/grpc/codes"
@@ -110,6 +112,36 @@ func TestDeletedPodEndsGracefully(t *testing.T) {
 	})
 }
 
+// TestServerThatKnowsNothingYet: one that has just started may answer that it does not find a pod
+// which it has. Such a pod is neither ended nor left behind.
+func TestServerThatKnowsNothingYet(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		missing := apierrors.NewNotFound(corev1.Resource("pods"), "p")
+		n.mu.Lock()
+		n.refuse, n.refuseDelete = missing, missing
+		n.mu.Unlock()
+		n.create(podNamed("p", command("c", "run")))
+		after(5 * time.Second)
+		if calls := n.runtime.Calls(); len(calls) != 3 {
+			t.Errorf("calls %v", calls)
+		}
+		n.mu.Lock()
+		n.refuse = nil
+		n.mu.Unlock()
+		after(5 * time.Second)
+		n.want("p", "Running c:running*")
+		now := metav1.Now()
+		n.change("p", func(pod *corev1.Pod) { pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds = &now, new(int64(1)) })
+		after(5 * time.Second)
+		n.want("p", "Succeeded c:Completed(0)")
+		n.mu.Lock()
+		n.refuseDelete = nil
+		n.mu.Unlock()
+		after(15 * time.Second)
+		n.want("p", "gone")
+	})
+}
+
 // TestRestartedAgentTouchesNothing: an agent that comes back finds its pods and
 // makes no call that changes anything, nor any status write.
 func TestRestartedAgentTouchesNothing(t *testing.T) {
@@ -193,6 +225,34 @@ func TestRuntimeAwayChangesNoStatus(t *testing.T) {
 		after(3 * time.Second)
 		n.want("new", "Running c:running*")
 		n.want("old", "Running c:running*")
+	})
+}
+
+// TestRuntimeGoesAsTheAgentComes: an agent that has yet to look at what runs says nothing of it, and
+// what has started stays started.
+func TestRuntimeGoesAsTheAgentComes(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		c := command("c", "run")
+		c.StartupProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"up"}}}, PeriodSeconds: 1}
+		c.ReadinessProbe = c.StartupProbe
+		n.create(podNamed("p", c))
+		after(5 * time.Second)
+		n.want("p", "Running c:running*")
+		n.stop()
+		n.api.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			n.runtime.SetDown(true) // it has told of the pod, and no more
+			return false, nil, nil
+		})
+		writes, _ := n.log()
+		n.start()
+		after(10 * time.Second)
+		n.want("p", "Running c:running*")
+		n.runtime.SetDown(false)
+		after(10 * time.Second)
+		n.want("p", "Running c:running*")
+		if now, _ := n.log(); len(now) != len(writes) {
+			t.Errorf("statuses written: %q", now[len(writes):])
+		}
 	})
 }
 

@@ -47,6 +47,8 @@ type worker struct {
 	facts podlife.Facts
 	// stale: the runtime may have changed in ways that the facts do not show.
 	stale bool
+	// blind: it may run since before this agent did, and the runtime has yet to be asked.
+	blind bool
 	// exits are containers whose end was announced, and when.
 	exits map[string]time.Time
 	// ending as the last plan said. startCtx ends with it.
@@ -146,6 +148,9 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 	if w.stale || len(w.exits) > 0 {
 		if err := w.observe(ctx); err != nil {
 			klog.FromContext(ctx).V(2).Info("Runtime does not answer", "err", err)
+			if w.blind { // what was reported stands
+				return retryObserve, false
+			}
 			wait = retryObserve
 		}
 	}
@@ -277,7 +282,8 @@ func (w *worker) startProbes(ctx context.Context, id string) {
 	}
 	ctx, w.probes[id] = context.WithCancel(cri.Quiet(ctx))
 	target := probes.Target{Pod: pod, Container: c, ID: id, IP: firstOf(w.podIPs()), Started: obs.Started}
-	resume := w.resumed(c.Name, id)
+	resume := w.resumed(c, id)
+	w.facts.Probes[id] = resume
 	w.m.running.Go(func() {
 		w.m.prober.Watch(ctx, target, resume, func(p podlife.Probe) {
 			w.post(func() {
@@ -297,14 +303,16 @@ func (w *worker) startProbes(ctx context.Context, id string) {
 	})
 }
 
-// resumed is what the API says of a container that ran before this agent did.
-func (w *worker) resumed(name, id string) podlife.Probe {
-	for _, s := range allStatuses(&w.facts.Pod.Status) {
-		if s.Name == name && s.ContainerID == "containerd://"+id {
-			return podlife.Probe{Started: isTrue(s.Started), Ready: s.Ready}
+// resumed is the state that the probes of a container begin with: what was reported of it, if it
+// ran before this agent did.
+func (w *worker) resumed(c *corev1.Container, id string) podlife.Probe {
+	p := podlife.Probe{Started: c.StartupProbe == nil, Ready: c.ReadinessProbe == nil}
+	for _, s := range allStatuses(w.facts.Reported) {
+		if s.Name == c.Name && s.ContainerID == "containerd://"+id {
+			p.Started, p.Ready = p.Started || isTrue(s.Started), p.Ready || s.Ready
 		}
 	}
-	return podlife.Probe{}
+	return p
 }
 
 func (w *worker) podIPs() []string {
