@@ -61,6 +61,8 @@ type Node struct {
 	Address    string
 	Containerd *Process
 	Agent      *Process
+	// Verbose makes containerd log all that it does.
+	Verbose bool
 
 	cluster *Cluster
 	flags   []string
@@ -270,14 +272,20 @@ func (c *Cluster) RoutePods() {
 	}
 }
 
-// StartContainerd starts the node's container runtime and waits until it answers.
-func (n *Node) StartContainerd() {
+// LaunchContainerd starts the node's container runtime, which will answer in a moment.
+func (n *Node) LaunchContainerd() {
 	n.t.Helper()
-	l := n.cluster.layout
 	if err := n.configureContainerd(); err != nil {
 		n.t.Fatalf("%s: %v", n.Name, err)
 	}
-	n.Containerd = n.Start("containerd", "/usr/bin/containerd", "--config", l.ContainerdConfig())
+	n.Containerd = n.Start("containerd", "/usr/bin/containerd", "--config", n.cluster.layout.ContainerdConfig())
+}
+
+// StartContainerd starts the node's container runtime and waits until it answers.
+func (n *Node) StartContainerd() {
+	n.t.Helper()
+	n.LaunchContainerd()
+	l := n.cluster.layout
 	Await(n.t, n.Name+": containerd answers", 20*time.Second, func(ctx context.Context) error {
 		r, err := n.Run(ctx, "ctr", "--address", l.ContainerdSocket(), "version")
 		if err == nil && r.Code != 0 {
@@ -302,13 +310,14 @@ func (n *Node) configureContainerd() error {
 	if err != nil {
 		return err
 	}
-	config.Layout = n.cluster.layout
+	config.Layout, config.Debug = n.cluster.layout, n.Verbose
 	n.Do(func() { err = config.Write() })
 	return err
 }
 
-// StartAgent starts the node's agent; the token matters only for a node that has not joined yet.
-func (n *Node) StartAgent(token string) {
+// StartAgent starts the node's agent, with more flags if given; the token matters only for a node
+// that has not joined yet.
+func (n *Node) StartAgent(token string, flags ...string) {
 	n.t.Helper()
 	file := filepath.Join(dataDir, "join-token")
 	if err := os.WriteFile(n.Path(file), []byte(token), 0o600); err != nil {
@@ -318,8 +327,22 @@ func (n *Node) StartAgent(token string) {
 	argv := append([]string{
 		n.cluster.programs.Everynode, "agent", "--server", ServerURL, "--token-file", file, "--node-name", n.Name, "--node-ip", n.Address,
 		"--data-dir", dataDir, "--runtime-endpoint", l.RuntimeEndpoint(), "--cni-conf-dir", l.CNIConf(), "-v", "1",
-	}, n.flags...)
+	}, append(slices.Clone(n.flags), flags...)...)
 	n.Agent = n.Start("agent", argv...)
+}
+
+// Inventory is all that the node's runtime has, what has ended included.
+func (n *Node) Inventory(ctx context.Context) (sandboxes []*runtimeapi.PodSandbox, containers []*runtimeapi.Container, err error) {
+	r, err := containerd.Connect(ctx, n.outside())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = r.Close(ctx) }()
+	if sandboxes, err = r.ListPodSandbox(ctx, nil); err != nil {
+		return nil, nil, err
+	}
+	containers, err = r.ListContainers(ctx, nil)
+	return sandboxes, containers, err
 }
 
 // ReadySandboxes are the UIDs of the pods that the node's runtime runs, sorted.

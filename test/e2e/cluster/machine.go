@@ -122,11 +122,29 @@ func (m *Machine) close() {
 		m.diagnose()
 	}
 	m.Crash()
+	m.keepLogs(os.Getenv("E2E_LOGS"))
 	if err := sweep(m.Name); err != nil {
 		m.t.Errorf("machine %s: %v", m.Name, err)
 	}
 	if err := os.RemoveAll(m.Dir); err != nil {
 		m.t.Errorf("machine %s: %v", m.Name, err)
+	}
+}
+
+// keepLogs copies the machine's logs into a directory, if one is named.
+func (m *Machine) keepLogs(dir string) {
+	if dir == "" {
+		return
+	}
+	logs, _ := filepath.Glob(filepath.Join(m.Dir, "*.log"))
+	for _, log := range logs {
+		text, err := os.ReadFile(log)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, m.Name+"-"+filepath.Base(log)), text, 0o600)
+		}
+		if err != nil {
+			m.t.Error(err)
+		}
 	}
 }
 

@@ -81,6 +81,18 @@ func run(command string, args []string) error {
 	case "copy": // standard input to standard output, until it ends
 		_, err := io.Copy(os.Stdout, os.Stdin)
 		return err
+	case "wait":
+		d, err := time.ParseDuration(args[0])
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(d):
+		}
+		return nil
+	case "note":
+		return note(args[0], args[1], args[2:])
 	case "exit":
 		code, err := strconv.Atoi(args[0])
 		if err != nil {
@@ -135,6 +147,24 @@ func fill(args []string) error {
 	}
 	fmt.Println("filled", args[0])
 	return f.Sync()
+}
+
+// note writes into a file that this process runs, holds the file's lock as long as it does, and goes
+// on as another command: a file tells which processes ran and when, and whether two did at once.
+func note(file, name string, command []string) error {
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	beside := ""
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		beside = " beside another"
+	}
+	if _, err := fmt.Fprintf(f, "%s %s%s\n", name, time.Now().Format(time.RFC3339Nano), beside); err != nil {
+		return err
+	}
+	return run(command[0], command[1:])
 }
 
 func serve(ctx context.Context, address string, handler http.Handler) error {
