@@ -83,7 +83,7 @@ func (m *Manager) beginStatic(ctx context.Context) {
 		}
 		klog.FromContext(ctx).Info("Ending a static pod that no manifest has any more", "pod", klog.KObj(pod), "uid", uid)
 		w := newWorker(m, pod)
-		w.static, w.stale = true, true
+		w.static, w.stale, w.blind = true, true, true
 		m.withdrawLocked(w)
 		m.startLocked(ctx, w)
 	}
@@ -141,7 +141,7 @@ func (m *Manager) startStaticLocked(name string) {
 		return
 	}
 	w := newWorker(m, pod)
-	w.static, w.stale = true, true
+	w.static, w.stale, w.blind = true, true, true
 	w.mirror.known, w.mirror.pod = m.static.listed, m.static.mirrors[name]
 	m.admitLocked(m.static.begun, w)
 	w.rejected = w.facts.Rejected != nil
