@@ -168,22 +168,17 @@ func withStatus(c podlife.Container, s *runtimeapi.ContainerStatus) podlife.Cont
 
 // interrupted: the runtime gave the container up while it was starting, because the
 // agent that had asked for it, or the runtime itself, went away at that moment. What
-// ended by itself ran, even if nobody was there to note when it began.
+// ended well ran, even if nobody was there to note when it began; another exit code may
+// be that of runc's own first process in the container.
 func interrupted(s *runtimeapi.ContainerStatus) bool {
 	switch {
 	case s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.StartedAt != 0:
 		return false
 	case s.Reason != "StartError":
-		return s.ExitCode == killedExitCode || s.ExitCode == unknownExitCode
+		return s.ExitCode != 0
 	}
 	return strings.Contains(s.Message, context.Canceled.Error()) || strings.Contains(s.Message, ": signal: killed")
 }
-
-// What containerd notes of a process that it has killed, and of one that it knows nothing of.
-const (
-	killedExitCode  = 128 + 9
-	unknownExitCode = 255
-)
 
 func unix(nanos int64) time.Time {
 	if nanos == 0 {

@@ -23,7 +23,7 @@ func TestInterruptedStarts(t *testing.T) {
 		"containerd was killed under it":     {&runtimeapi.ContainerStatus{State: exited, ExitCode: 137, Reason: "Error"}, true},
 		"containerd lost it":                 {&runtimeapi.ContainerStatus{State: exited, ExitCode: 255, Reason: "Unknown"}, true},
 		"it ended while containerd was away": {&runtimeapi.ContainerStatus{State: exited, ExitCode: 0, Reason: "Completed"}, false},
-		"it failed meanwhile":                {&runtimeapi.ContainerStatus{State: exited, ExitCode: 3, Reason: "Error"}, false},
+		"runc's first process failed":        {&runtimeapi.ContainerStatus{State: exited, ExitCode: 1, Reason: "Error"}, true},
 	} {
 		if got := interrupted(c.status); got != c.want {
 			t.Errorf("%s: interrupted %v", name, got)
