@@ -14,7 +14,8 @@ import (
 //     eventLatest after the first if they keep coming. Between two such events is eventLatest at least.
 //
 // A rollout to 5,000 nodes is eight events that name a pod and one of 4,992 more. Whatever happens, a DaemonSet costs
-// at most eventBurst events of a reason at once and four a minute, and nothing stays untold.
+// at most eventBurst events of a reason at once and four a minute; and nothing stays untold, unless the controller ends
+// before.
 const (
 	eventBurst  = 8 // client-go combines ten events of a reason into one that counts up
 	eventEvery  = 30 * time.Second
