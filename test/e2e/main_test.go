@@ -58,7 +58,7 @@ var prepare = sync.OnceValues(func() (cluster.Programs, error) {
 		"app.tar":           {Names: []string{appImage}, Links: nil, Config: v1.Config{Entrypoint: []string{"/bin/testapp"}}},
 		"node-exporter.tar": {Names: []string{"docker.io/prom/node-exporter:v1.5.0"}, Links: []string{"bin/node_exporter"}, Config: v1.Config{Entrypoint: []string{"/bin/node_exporter"}}},
 		"seeds.tar": {
-			Names: []string{"gcr.io/google_containers/pause:2.0", "quay.io/fluentd_elasticsearch/fluentd:v2.5.2", "docker.io/library/monitoring-agent:v1", "docker.io/library/monitoring-agent:v2"},
+			Names: []string{"gcr.io/google_containers/pause:2.0", "quay.io/fluentd_elasticsearch/fluentd:v2.5.2", "docker.io/fluent/fluentd-kubernetes-daemonset:v1-debian-elasticsearch", "docker.io/library/monitoring-agent:v1", "docker.io/library/monitoring-agent:v2"},
 			Links: nil, Config: v1.Config{Entrypoint: []string{"/bin/testapp"}, Cmd: []string{"sleep"}},
 		},
 	} {
