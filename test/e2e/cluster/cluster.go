@@ -50,6 +50,7 @@ type Cluster struct {
 	programs    Programs
 	serverFlags []string
 	layout      layout.Layout
+	machines    int
 
 	client *kubernetes.Clientset
 	config *rest.Config
@@ -71,6 +72,15 @@ type Node struct {
 // New starts a switch and a server in it, with more flags if given, and waits until it is ready.
 func New(t testing.TB, p Programs, serverFlags ...string) *Cluster {
 	t.Helper()
+	c := NewSwitch(t, p, serverFlags...)
+	c.StartServer()
+	c.AwaitServer()
+	return c
+}
+
+// NewSwitch is New without a server: StartServer will start it with the flags.
+func NewSwitch(t testing.TB, p Programs, serverFlags ...string) *Cluster {
+	t.Helper()
 	l, err := layout.New("", "")
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +89,6 @@ func New(t testing.TB, p Programs, serverFlags ...string) *Cluster {
 	if err := c.Switch.network(makeBridge); err != nil {
 		t.Fatalf("switch: %v", err)
 	}
-	c.StartServer()
-	c.AwaitServer()
 	return c
 }
 
@@ -126,6 +134,9 @@ func (c *Cluster) AwaitServer() time.Duration {
 	})
 	return time.Since(began)
 }
+
+// Programs are those of the cluster.
+func (c *Cluster) Programs() Programs { return c.programs }
 
 // Kubeconfig is the admin's, readable from everywhere.
 func (c *Cluster) Kubeconfig() string {
@@ -193,7 +204,8 @@ func (c *Cluster) AddNode(flags ...string) *Node {
 // AddMachine plugs a machine in that runs nothing yet.
 func (c *Cluster) AddMachine() *Node {
 	c.t.Helper()
-	number := len(c.Nodes) + 1
+	c.machines++
+	number := c.machines
 	n := &Node{Machine: NewMachine(c.t, fmt.Sprintf("node%d", number)), Address: fmt.Sprintf("10.206.0.%d", 10+number), cluster: c}
 	c.Nodes = append(c.Nodes, n)
 	if err := c.plug(n, number); err != nil {
