@@ -92,6 +92,9 @@ func (a *assembly) basics() error {
 	// Most node agents are privileged. Who may run them is for RBAC and the namespace's Pod Security level to say, as
 	// wherever Kubernetes is set up by kubeadm and its like; the library's default refuses them for everyone.
 	capabilities.Setup(true, 0)
+	if err := installMetrics(); err != nil {
+		return err
+	}
 	c := genericapiserver.NewConfig(legacyscheme.Codecs)
 	c.EffectiveVersion = compatibility.DefaultComponentGlobalsRegistry.EffectiveVersionFor(basecompatibility.DefaultKubeComponent)
 	c.FeatureGate = utilfeature.DefaultFeatureGate

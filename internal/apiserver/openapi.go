@@ -12,6 +12,7 @@ import (
 	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	generatedopenapi "k8s.io/kubernetes/pkg/generated/openapi"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
 func (a *assembly) openAPI() error {
@@ -61,6 +62,9 @@ func definitionPrefixes() []string {
 
 // modelPrefix is what the model names of a built-in group begin with: rbac.authorization.k8s.io/v1 is io.k8s.api.rbac.v1.
 func modelPrefix(gv schema.GroupVersion) string {
+	if gv == metricsv1beta1.SchemeGroupVersion {
+		return "io.k8s.metrics.pkg.apis.metrics.v1beta1."
+	}
 	group, _, _ := strings.Cut(gv.Group, ".")
 	if group == "" {
 		group = "core"

@@ -34,6 +34,7 @@ import (
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 	storagerest "k8s.io/kubernetes/pkg/registry/storage/rest"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	// The scheme that the registries share learns a group by importing its install package.
 	_ "k8s.io/kubernetes/pkg/apis/apps/install"
@@ -70,6 +71,7 @@ func servedGroups() []servedGroup {
 		{coordinationv1.SchemeGroupVersion, 16500},
 		{nodev1.SchemeGroupVersion, 16300},
 		{discoveryv1.SchemeGroupVersion, 16200},
+		{metricsv1beta1.SchemeGroupVersion, 100},
 	}
 }
 
@@ -112,6 +114,7 @@ func (a *assembly) groupProviders() []groupProvider {
 		coordinationrest.RESTStorageProvider{},
 		noderest.RESTStorageProvider{},
 		discoveryrest.StorageProvider{},
+		metricsProvider{a},
 	}
 }
 

@@ -46,7 +46,8 @@ func parallel(ctx context.Context, all []reconcile) error {
 func (a *assembly) reconcileClusterRoles() []reconcile {
 	var all []reconcile
 	client := a.client.RbacV1()
-	for _, r := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
+	roles := append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...)
+	for _, r := range append(roles, metricsReader()) {
 		all = append(all, a.role(reconciliation.ClusterRoleRuleOwner{ClusterRole: &r}, reconciliation.ClusterRoleModifier{Client: client.ClusterRoles()}))
 	}
 	bindings := append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...)

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,6 +50,19 @@ func run(command string, args []string) error {
 	case "deaf": // to the signals that ask it to end
 		fmt.Println("sleeping")
 		select {}
+	case "burn": // a processor, as much of it as there is
+		for ctx.Err() == nil {
+		}
+		return nil
+	case "hold": // so many MiB of memory
+		mib, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		held := bytes.Repeat([]byte{1}, mib<<20)
+		<-ctx.Done()
+		runtime.KeepAlive(held)
+		return nil
 	case "serve":
 		return serve(ctx, ":"+args[0], http.HandlerFunc(hello))
 	case "node_exporter":
