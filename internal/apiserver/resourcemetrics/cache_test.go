@@ -130,7 +130,7 @@ func TestSilentNode(t *testing.T) {
 		}
 		f.setSilent("n1", false)
 		time.Sleep(askTimeout + retryAfter) // a question may be under way
-		f.usages(t, list) // does not wait for it, but has it asked
+		f.usages(t, list)                   // does not wait for it, but has it asked
 		time.Sleep(f.took)
 		synctest.Wait()
 		if got, _ := f.usages(t, list); got["n1"] == nil || f.Why(list[1]) != nil {
