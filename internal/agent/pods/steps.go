@@ -150,7 +150,7 @@ func (w *worker) prepare(ctx context.Context, step podlife.Step, status corev1.P
 		return func() (func(), error) {
 			err := m.o.Runtime.StopPodSandbox(ctx, step.ID)
 			if err != nil && !cri.IsNotFound(err) {
-				return nil, err
+				return nil, errors.Join(err, dropBrokenResult(cniResults, step.ID))
 			}
 			return func() { w.stale = true }, nil
 		}
@@ -303,7 +303,7 @@ func (w *worker) removeSandbox(ctx context.Context, step podlife.Step) func() (f
 	m := w.m
 	return func() (func(), error) {
 		if err := m.o.Runtime.RemovePodSandbox(ctx, step.ID); err != nil && !cri.IsNotFound(err) {
-			return nil, err
+			return nil, errors.Join(err, dropBrokenResult(cniResults, step.ID))
 		}
 		return func() { w.stale = true }, nil
 	}
