@@ -27,6 +27,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/network"
 	"github.com/everynode/everynode/internal/agent/node"
 	"github.com/everynode/everynode/internal/agent/objects"
+	"github.com/everynode/everynode/internal/agent/offline"
 	"github.com/everynode/everynode/internal/agent/pods"
 	"github.com/everynode/everynode/internal/agent/pressure"
 	"github.com/everynode/everynode/internal/agent/shutdown"
@@ -42,6 +43,7 @@ func (o Options) identityDir() string { return filepath.Join(o.DataDir, "agent",
 func (o Options) podsDir() string     { return filepath.Join(o.DataDir, "pods") }
 func (o Options) imagesDir() string   { return filepath.Join(o.DataDir, "images") }
 func (o Options) cgroupRoot() string  { return "/everynode-" + o.NodeName }
+func (o Options) offlineDir() string  { return filepath.Join(o.DataDir, "agent", "offline") }
 func (o Options) networkFile() string { return filepath.Join(o.DataDir, "agent", "network.json") }
 func (o Options) ipamDir() string     { return filepath.Join(o.DataDir, "cni", "ipam") }
 
@@ -81,6 +83,8 @@ type parts struct {
 
 	// manifests is the folder of static pods; noManifests why there is none, if that has a reason.
 	manifests, noManifests string
+	// offline remembers pods; nil if that is not wanted.
+	offline *offline.Keeper
 }
 
 // assemble makes the parts and connects them; nothing works yet.
@@ -148,6 +152,9 @@ func (p *parts) setNode(node *corev1.Node) {
 
 func (p *parts) assemblePods() error {
 	p.objects = objects.New(p.client)
+	if err := p.assembleOffline(); err != nil {
+		return err
+	}
 	volumeOptions := volumes.Options{Root: p.o.podsDir(), Objects: p.objects, NodeName: p.o.NodeName, ClusterCA: p.identity.CA, Node: p.node.Current}
 	if p.runtime.Name == "containerd" {
 		volumeOptions.Images = &images.Mounter{Socket: cri.SocketPath(p.o.RuntimeEndpoint)}
@@ -159,6 +166,7 @@ func (p *parts) assemblePods() error {
 	facts := volumes.Facts{NodeName: p.o.NodeName, HostIPs: []string{p.ip.String()}, Allocatable: p.node.Allocatable()}
 	var err error
 	p.pods, err = pods.New(pods.Options{
+		Offline:  p.keeper(),
 		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: p.o.cgroupRoot(),
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
@@ -200,6 +208,7 @@ func (p *parts) list() []part {
 		{"pressure", p.guard.Run},
 		{"shutdown", p.shutdown.Run},
 		{"static pods", p.runStatic},
+		{"offline pods", p.runOffline},
 		{"node API", p.api.Run},
 		{"serving certificate", p.serveCertified},
 	}

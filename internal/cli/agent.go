@@ -89,7 +89,7 @@ func agentFlags(fs *pflag.FlagSet, o *agent.Options) (configFile *string) {
 	fs.BoolVar(&o.OfflinePods, "offline-pods", true, "remember the pods of DaemonSets, with their ConfigMaps and Secrets (encrypted), and run them after a reboot even if no server answers")
 	fs.StringToStringVar(&o.Upkeep.SystemReserved, "system-reserved", nil, "what the system keeps from pods, like cpu=500m,memory=500Mi,ephemeral-storage=1Gi,pid=1000")
 	fs.StringToStringVar(&o.Upkeep.KubeReserved, "kube-reserved", nil, "the same, for the node agent and the container runtime")
-	for _, name := range []string{"offline-pods", "system-reserved", "kube-reserved"} {
+	for _, name := range []string{"system-reserved", "kube-reserved"} {
 		_ = fs.MarkHidden(name) // it exists
 	}
 	return fs.String("config", "", "file with settings of the node (kind: AgentConfiguration); flags that are given override it")

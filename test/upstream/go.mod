@@ -11,6 +11,7 @@ replace github.com/everynode/everynode => ../..
 
 require (
 	github.com/everynode/everynode v0.0.0-00010101000000-000000000000
+	github.com/fsnotify/fsnotify v1.9.0 // indirect
 	github.com/go-logr/logr v1.4.3
 	github.com/google/go-cmp v0.7.0
 	gopkg.in/evanphx/json-patch.v4 v4.13.0

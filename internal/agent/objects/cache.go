@@ -29,10 +29,12 @@ type Cache struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu        sync.Mutex
-	items     map[Ref]*item
-	pods      map[types.UID][]Ref
-	tokens    map[tokenKey]*authenticationv1.TokenRequest
+	mu     sync.Mutex
+	items  map[Ref]*item
+	pods   map[types.UID][]Ref
+	tokens map[tokenKey]*authenticationv1.TokenRequest
+	// recalled is what is remembered from before the start; nil once the server has been heard.
+	recalled  map[Ref]object
 	listeners map[int]func(Ref)
 	nextID    int
 }
@@ -156,13 +158,15 @@ func (c *Cache) Secret(ctx context.Context, namespace, name string) (*corev1.Sec
 func read[T object](ctx context.Context, c *Cache, ref Ref) (T, error) {
 	var none T
 	c.mu.Lock()
-	it := c.items[ref]
+	it, recalled := c.items[ref], c.recalled[ref]
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 
 	obj, err := object(nil), error(nil)
-	if it != nil {
+	if recalled != nil && (it == nil || !it.isKnown()) {
+		obj = recalled
+	} else if it != nil {
 		obj, err = it.wait(ctx)
 	} else {
 		obj, err = c.fetch(ctx, ref)

@@ -41,6 +41,9 @@ func (c *Cache) Token(ctx context.Context, namespace, account string, tr *authen
 	if have != nil && time.Now().Before(RefreshAt(have)) {
 		return have, nil
 	}
+	if have == nil && c.offline() {
+		return nil, fmt.Errorf("token of service account %s/%s: %w", namespace, account, ErrOffline)
+	}
 	got, err := c.request(ctx, namespace, account, tr)
 	if err != nil {
 		if have != nil && time.Now().Before(have.Status.ExpirationTimestamp.Time) {

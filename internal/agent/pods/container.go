@@ -158,7 +158,7 @@ func (m *Manager) run(ctx context.Context, id string) (*runtimeapi.ContainerStat
 func (m *Manager) containerConfig(ctx context.Context, s start) (cfg *runtimeapi.ContainerConfig, cleanup func(), err error) {
 	cleanup = func() {}
 	c := s.container
-	vars, err := env.Make(ctx, s.pod, c, m.facts(s), m.o.Services(!manifests.IsStatic(s.pod)), m.o.Objects, volumes.Opener(s.volumes))
+	vars, err := env.Make(ctx, s.pod, c, m.facts(s), m.o.Services(m.hasList() && !manifests.IsStatic(s.pod)), m.o.Objects, volumes.Opener(s.volumes))
 	if err != nil {
 		return nil, cleanup, err
 	}

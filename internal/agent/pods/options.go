@@ -30,6 +30,21 @@ type Volumes interface {
 	Orphans(known func(types.UID) bool)
 }
 
+// Keeper remembers the pods of DaemonSets over a boot. *offline.Keeper is the real one. No call
+// may block.
+type Keeper interface {
+	// Keep remembers a pod, or forgets one that is not to be remembered (any more).
+	Keep(pod *corev1.Pod)
+	// Drop forgets a pod.
+	Drop(uid types.UID)
+	// Only forgets all pods but those of which has is true.
+	Only(has func(types.UID) bool)
+	// Recall returns the remembered pods, whose objects can be had from now on until Heard.
+	Recall(ctx context.Context) []*corev1.Pod
+	// Heard says that the server has answered.
+	Heard()
+}
+
 // Options of a Manager. Fields without a comment on their default are required.
 type Options struct {
 	// NodeName is the name under which the pods are bound.
@@ -55,6 +70,10 @@ type Options struct {
 	CgroupLimits cgroups.Limits
 	// Endpoint of the runtime, for containerd's event stream. Empty: lists only.
 	Endpoint string
+
+	// Offline remembers DaemonSets' pods, which then run while no server has answered since the
+	// start. Default: none do.
+	Offline Keeper
 
 	Client  kubernetes.Interface
 	Runtime internalapi.RuntimeService
@@ -124,6 +143,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.LogLinkDir == "" {
 		o.LogLinkDir = "/var/log/containers"
+	}
+	if o.Offline == nil {
+		o.Offline = nothing{}
 	}
 	if o.Services == nil {
 		o.Services = func(bool) []*corev1.Service { return nil }

@@ -40,6 +40,7 @@ type Manager struct {
 	mu      sync.Mutex
 	workers map[types.UID]*worker
 	static  statics
+	server  server
 	// finished are pods whose workers have ended; a late event must not wake them.
 	finished map[types.UID]bool
 }
@@ -55,7 +56,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		o: o, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), apparmor: hostAppArmor(), now: time.Now,
-		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(),
+		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(), server: server{away: make(chan struct{})},
 	}
 	if o.CgroupRoot != "" {
 		if m.cgroups, err = cgroups.New(o.CgroupRoot, o.CgroupLimits); err != nil {
@@ -72,6 +73,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.running.Go(func() { m.followExits(ctx) })
 	m.running.Go(func() { m.relist(ctx) })
 	m.running.Go(func() { m.beginStatic(ctx) })
+	m.running.Go(func() { m.runOffline(ctx) })
 	if n, ok := m.o.Objects.(objects.Notifier); ok {
 		defer n.Subscribe(m.objectChanged)()
 	}
@@ -134,6 +136,7 @@ func (m *Manager) replace(ctx context.Context, list []*corev1.Pod, have inventor
 			delete(m.finished, uid)
 		}
 	}
+	m.heardLocked(listed)
 	for uid, pod := range have.orphans(listed) {
 		if m.workers[uid] == nil {
 			klog.FromContext(ctx).Info("Ending a pod that the API does not have", "pod", klog.KObj(pod), "uid", uid)
@@ -181,6 +184,7 @@ func (m *Manager) takeLocked(ctx context.Context, pod *corev1.Pod, have inventor
 	if pod.Spec.NodeName != m.o.NodeName || m.finished[pod.UID] {
 		return
 	}
+	m.o.Offline.Keep(pod)
 	if w := m.workers[pod.UID]; w != nil {
 		w.post(func() { w.setPod(pod) })
 		return
@@ -234,6 +238,7 @@ func (m *Manager) forget(ctx context.Context, w *worker) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.workers, w.uid)
+	m.o.Offline.Drop(w.uid)
 	m.retryResizesLocked(nil)
 	if r, ok := m.o.Objects.(objects.Registrar); ok {
 		r.UnregisterUID(w.uid)
@@ -255,6 +260,7 @@ func (m *Manager) gone(pod *corev1.Pod) {
 		return
 	}
 	delete(m.finished, pod.UID)
+	m.o.Offline.Drop(pod.UID)
 	if w := m.workers[pod.UID]; w != nil {
 		w.post(func() {
 			w.setPod(pod)

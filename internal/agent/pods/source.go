@@ -53,6 +53,7 @@ func (m *Manager) list(ctx context.Context) (version string, err error) {
 	}
 	list, err := m.o.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: m.selector()}) // no resourceVersion: consistent
 	if err != nil {
+		m.server.missed(err)
 		return "", fmt.Errorf("list pods: %w", err)
 	}
 	pods := make([]*corev1.Pod, 0, len(list.Items))

@@ -67,6 +67,9 @@ type worker struct {
 	name                string
 	withdrawn, rejected bool
 	mirror              mirror
+	// recalled: the pod is as it was last known, nothing was heard of it since the start. offline,
+	// which the manager's mutex guards: nor was anything heard of all.
+	recalled, offline bool
 	// networkError was announced last.
 	networkError string
 	// resized: the pod's resources were changed before the agent started.
@@ -200,6 +203,9 @@ func (w *worker) note(plan podlife.Plan, now time.Time) {
 	if before == nil {
 		before = &w.facts.Pod.Status
 	}
+	if phase := plan.Status.Phase; phase != before.Phase && (phase == corev1.PodFailed || phase == corev1.PodSucceeded) {
+		w.m.o.Offline.Drop(w.uid)
+	}
 	w.m.announce(w.facts.Pod, before, &plan.Status)
 	if before.Phase == corev1.PodPending && plan.Status.Phase == corev1.PodRunning {
 		metrics.PodRuns(w.facts.Seen, w.facts.Pod.CreationTimestamp.Time, now)
@@ -228,6 +234,9 @@ func (w *worker) setPod(pod *corev1.Pod) {
 	old := w.facts.Pod
 	if newerVersion(old, pod) {
 		return
+	}
+	if w.recalled { // its status goes on from what the API has, as after any other start
+		w.recalled, w.facts.Reported = false, nil
 	}
 	w.adopt(pod)
 	if ended(pod) && !ended(old) {

@@ -37,6 +37,7 @@ func (m *Manager) contents(ctx context.Context, p *podVolumes, at layout, v *cor
 		err = c.downward(v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
 	case v.Projected != nil:
 		kind = "projected"
+		c.before = filepath.Join(at.volume(kind, v.Name), current)
 		err = c.projected(ctx, v.Projected)
 	default:
 		return Volume{}, errors.New("this agent does not support its kind: emptyDir, hostPath, configMap, secret, projected, downwardAPI and claims it does")
@@ -82,6 +83,8 @@ type collector struct {
 	files payload
 	// due is when a token among them has to be renewed.
 	due time.Time
+	// before is where the files are that the volume has had so far.
+	before string
 }
 
 // defaultMode is what the API server sets where a manifest is silent; one that
@@ -215,16 +218,38 @@ func (c *collector) token(ctx context.Context, t *corev1.ServiceAccountTokenProj
 		account = "default"
 	}
 	got, err := c.m.o.Objects.Token(ctx, pod.Namespace, account, tr)
+	if errors.Is(err, objects.ErrOffline) {
+		c.withoutToken(t.Path, mode)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	f := file{data: []byte(got.Status.Token), mode: ptr.Deref(mode, defaultMode), user: onlyUser(pod)}
-	if f.user != nil || fsGroup(pod) != nil {
-		f.mode = 0o600 // the user's alone; the group may read it through fsGroup
-	}
-	c.files[t.Path] = f
+	c.files[t.Path] = c.tokenFile([]byte(got.Status.Token), mode)
 	c.due = earlier(c.due, objects.RefreshAt(got))
 	return nil
+}
+
+// withoutToken is for a pod that runs with no server in sight: the token that the volume has is left
+// in it, and if it has none, the file comes when the server does.
+func (c *collector) withoutToken(path string, mode *int32) {
+	c.due = earlier(c.due, time.Now().Add(retryAfter))
+	clean, err := relative(path)
+	if err != nil {
+		return
+	}
+	if data, err := os.ReadFile(filepath.Join(c.before, clean)); err == nil {
+		c.files[path] = c.tokenFile(data, mode)
+	}
+}
+
+// tokenFile is the token's file: its user's alone, if it is known who that is.
+func (c *collector) tokenFile(data []byte, mode *int32) file {
+	f := file{data: data, mode: ptr.Deref(mode, defaultMode), user: onlyUser(c.p.pod)}
+	if f.user != nil || fsGroup(c.p.pod) != nil {
+		f.mode = 0o600 // the group may read it through fsGroup
+	}
+	return f
 }
 
 // nestedMountPoints makes the folders in a read-only volume on which containers

@@ -29,6 +29,7 @@ type fakeObjects struct {
 	claims     map[string]*corev1.PersistentVolumeClaim
 	volumes    map[string]*corev1.PersistentVolume
 	err        error
+	tokenErr   error
 	tokens     int
 	requests   []*authenticationv1.TokenRequest
 	listener   func(objects.Ref)
@@ -73,6 +74,9 @@ func (f *fakeObjects) Secret(_ context.Context, _, name string) (*corev1.Secret,
 func (f *fakeObjects) Token(_ context.Context, _, account string, tr *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.tokenErr != nil {
+		return nil, f.tokenErr
+	}
 	if f.err != nil {
 		return nil, f.err
 	}

@@ -3,6 +3,7 @@ package volumes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/everynode/everynode/internal/agent/objects"
 )
 
 func mountsUnder(t testing.TB, dir string) []string {
@@ -391,6 +394,33 @@ func TestTokensAreBoundToThePod(t *testing.T) {
 	if !slices.Equal(r.Audiences, []string{"vault"}) || *r.ExpirationSeconds != 600 ||
 		r.BoundObjectRef == nil || r.BoundObjectRef.UID != "u1" || r.BoundObjectRef.Name != "pod-u1" || r.BoundObjectRef.Kind != "Pod" {
 		t.Errorf("asked for %+v", r)
+	}
+}
+
+// TestTokensWithNoServer: a volume keeps the token that it has, and one that has none does without.
+func TestTokensWithNoServer(t *testing.T) {
+	w := newWorld(t)
+	w.objects.secrets["s"] = map[string]string{"k": "v"}
+	pod := func(uid string) *corev1.Pod {
+		return podOf(t, uid, `{volumes: [{name: v, projected: {sources: [
+			{serviceAccountToken: {path: dir/t, expirationSeconds: 600}}, {secret: {name: s}}]}}]}`)
+	}
+	had := w.setup(pod("u1"))["v"]
+	token := read(t, had.Path, "dir/t")
+	w.objects.tokenErr = fmt.Errorf("token: %w", objects.ErrOffline)
+	w.objects.secrets["s"] = map[string]string{"k": "new"}
+	w.setup(pod("u1"))
+	if got := read(t, had.Path, "dir/t"); got != token || read(t, had.Path, "k") != "new" {
+		t.Errorf("the token was %q and is %q", token, got)
+	}
+	without := w.setup(pod("u2"))["v"]
+	if _, err := os.Stat(filepath.Join(without.Path, "dir/t")); !os.IsNotExist(err) || read(t, without.Path, "k") != "new" {
+		t.Errorf("a token from nowhere: %v", err)
+	}
+	w.objects.tokenErr = nil
+	w.setup(pod("u2"))
+	if got := read(t, without.Path, "dir/t"); got == "" {
+		t.Error("the token did not come with the server")
 	}
 }
 

@@ -235,6 +235,18 @@ func (r *Runtime) StopPodSandbox(ctx context.Context, id string) error {
 	return nil
 }
 
+// Reboot ends everything that runs, as the machine's reboot does; the records stay.
+func (r *Runtime) Reboot() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sandboxes {
+		s.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+	}
+	for _, c := range r.containers {
+		c.exit(255, "Unknown")
+	}
+}
+
 // RemovePodSandbox removes the sandbox and the containers in it.
 func (r *Runtime) RemovePodSandbox(ctx context.Context, id string) error {
 	if err := r.begin(ctx, "RemovePodSandbox", 0, id); err != nil {
