@@ -568,7 +568,7 @@ func TestInformersWatchRegistries(t *testing.T) {
 	}
 	eventually(t, "the node's end", func(context.Context) error {
 		if _, err := nodes.Lister().Get("informed"); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("%v, want not found", err)
+			return fmt.Errorf("want not found, not: %w", err)
 		}
 		return nil
 	})

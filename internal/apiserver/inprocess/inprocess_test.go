@@ -84,6 +84,21 @@ func TestContextStaysOutside(t *testing.T) {
 	}
 }
 
+// A handler may have returned before anybody looks for its answer.
+func TestAnswersAtOnce(t *testing.T) {
+	_, c := open(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("it")) })
+	for i := range 20_000 {
+		res, err := c.Do(request(t, http.MethodGet, ""))
+		if err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		if b, err := io.ReadAll(res.Body); string(b) != "it" || err != nil {
+			t.Fatalf("request %d: %q, %v", i, b, err)
+		}
+		_ = res.Body.Close()
+	}
+}
+
 func TestAnswersNothing(t *testing.T) {
 	_, c := open(func(http.ResponseWriter, *http.Request) {})
 	res, err := c.Do(request(t, http.MethodGet, ""))
@@ -176,7 +191,7 @@ func TestCloseEndsStreams(t *testing.T) {
 			t.Errorf("%v, want %v", err, ErrClosed)
 		}
 		_ = res.Body.Close()
-		if _, err := c.Do(request(t, http.MethodGet, "")); !errors.Is(err, ErrClosed) { //nolint:bodyclose // there is none
+		if _, err := c.Do(request(t, http.MethodGet, "")); !errors.Is(err, ErrClosed) {
 			t.Errorf("after Close: %v, want %v", err, ErrClosed)
 		}
 	})

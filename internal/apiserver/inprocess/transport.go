@@ -73,6 +73,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-a.begun:
 		return a.response(r)
 	case <-ctx.Done():
+	}
+	// The context also ends when the handler has returned, and then there is an answer.
+	select {
+	case <-a.begun:
+		return a.response(r)
+	default:
 		return nil, context.Cause(ctx)
 	}
 }
