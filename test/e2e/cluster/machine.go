@@ -189,6 +189,19 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (conn net.C
 	return conn, err
 }
 
+// Listen listens within the machine until the test ends.
+func (m *Machine) Listen(address string) net.Listener {
+	m.t.Helper()
+	var l net.Listener
+	var err error
+	m.Do(func() { l, err = net.Listen("tcp", address) })
+	if err != nil {
+		m.t.Fatalf("machine %s: %v", m.Name, err)
+	}
+	m.t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
 // Process is a program that runs in a machine.
 type Process struct {
 	Log  string

@@ -1,0 +1,172 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	corev1 "k8s.io/api/core/v1"
+	certutil "k8s.io/client-go/util/cert"
+
+	"github.com/everynode/everynode/internal/cli/layout"
+	"github.com/everynode/everynode/test/e2e/cluster"
+)
+
+// The private registry of the tests, plain and with TLS, and who may use it.
+const (
+	registryHost      = "10.206.0.1"
+	plainRegistry     = registryHost + ":5000"
+	tlsRegistry       = registryHost + ":5001"
+	registryUser      = "puller"
+	registryPassword  = "s3cret:with/colon"
+	privateRepository = "/team/app"
+)
+
+// Images of a private registry, over plain HTTP and over TLS with a CA of its own, are pulled with
+// the secret of the pod or of its ServiceAccount. Without one, or with a wrong one, the pod says why.
+func TestPrivateRegistry(t *testing.T) {
+	c := cluster.New(t, programs(t))
+	ca, digest := serveRegistry(t, c)
+	n := c.AddNode()
+	hosts := map[string]string{
+		plainRegistry: fmt.Sprintf("[host.%q]\n", "http://"+plainRegistry),
+		tlsRegistry:   fmt.Sprintf("[host.%q]\nca = %q\n", "https://"+tlsRegistry, filepath.Join(cluster.DataDir, "registry-ca.crt")),
+	}
+	// containerd reads them at each pull.
+	writeFile(t, n.Path(filepath.Join(cluster.DataDir, "registry-ca.crt")), ca)
+	for host, text := range hosts {
+		writeFile(t, n.Path(filepath.Join(layout.Layout{DataDir: cluster.DataDir}.Registry(), host, "hosts.toml")), []byte(text))
+	}
+	c.AwaitReady()
+
+	pod := func(name, registry, tag, more string) {
+		t.Helper()
+		c.Apply(strings.ReplaceAll(onNode(n.Name, name, more, "sleep"), appImage, registry+privateRepository+tag))
+	}
+	secret := func(name, registry, password string) {
+		t.Helper()
+		c.MustKubectl("create", "secret", "docker-registry", name, "--docker-server="+registry, "--docker-username="+registryUser, "--docker-password="+password)
+	}
+	secret("wrong", plainRegistry, "guess")
+	secret("elsewhere", "registry.invalid", registryPassword)
+	refusals := map[string]struct{ more, want string }{
+		"none":      {"", `(?i)401 Unauthorized|authorization failed|no basic auth credentials`},
+		"wrong":     {"imagePullSecrets: [{name: wrong}]", `(?i)401 Unauthorized|authorization failed`},
+		"elsewhere": {"imagePullSecrets: [{name: elsewhere}]", `(?i)401 Unauthorized|authorization failed|no basic auth credentials`},
+		"early":     {"imagePullSecrets: [{name: right}]", `FailedToRetrieveImagePullSecret.*right`},
+	}
+	for name, r := range refusals {
+		pod(name, plainRegistry, ":1", r.more)
+	}
+	for name, r := range refusals {
+		awaitPod(t, c, name, 30*time.Second, func(pod *corev1.Pod) bool {
+			return len(pod.Status.ContainerStatuses) == 1 && pod.Status.ContainerStatuses[0].State.Waiting != nil &&
+				strings.Contains(pod.Status.ContainerStatuses[0].State.Waiting.Reason, "ImagePull")
+		})
+		out := c.MustKubectl("describe", "pod", name)
+		for _, want := range []string{"ErrImagePull", `Failed to pull image "` + plainRegistry + privateRepository + `:1"`, r.want} {
+			if !regexp.MustCompile(want).MatchString(out) {
+				t.Errorf("no %q in: %s", want, out)
+			}
+		}
+		if strings.Contains(out, registryPassword) {
+			t.Errorf("the description of pod %s tells the password", name)
+		}
+	}
+
+	secret("right", plainRegistry, registryPassword)
+	running := func(pod *corev1.Pod) bool { return ready(pod) && restarts(pod) == 0 }
+	awaitPod(t, c, "early", time.Minute, running) // the secret came late
+
+	secret("right-tls", tlsRegistry, registryPassword)
+	pod("tls", tlsRegistry, "@"+digest.String(), "imagePullSecrets: [{name: elsewhere}, {name: right-tls}]")
+	awaitPod(t, c, "tls", time.Minute, running)
+
+	c.MustKubectl("create", "serviceaccount", "puller")
+	c.MustKubectl("patch", "serviceaccount", "puller", "-p", `{"imagePullSecrets":[{"name":"right"}]}`)
+	pod("account", plainRegistry, ":2", "serviceAccountName: puller")
+	got := awaitPod(t, c, "account", time.Minute, running)
+	if id := got.Status.ContainerStatuses[0].ImageID; !strings.Contains(id, digest.String()) {
+		t.Errorf("its image is %q, want digest %s", id, digest)
+	}
+}
+
+// serveRegistry makes the private registry, with the image of testapp in it as :1 and :2, and
+// returns its CA and the image's digest.
+func serveRegistry(t *testing.T, c *cluster.Cluster) (ca []byte, digest v1.Hash) {
+	t.Helper()
+	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != registryUser || password != registryPassword {
+			w.Header().Set("WWW-Authenticate", `Basic realm="team"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+			return
+		}
+		images.ServeHTTP(w, r)
+	})
+	cert, key, err := certutil.GenerateSelfSignedCertKey("registry", []net.IP{net.ParseIP(registryHost)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	plain, secure := c.Switch.Listen(plainRegistry), c.Switch.Listen(tlsRegistry)
+	go func() { _ = server.Serve(plain) }()
+	go func() { _ = server.ServeTLS(secure, "", "") }()
+
+	archive := slices.IndexFunc(c.Programs().Images, func(path string) bool { return filepath.Base(path) == "app.tar" })
+	image, err := tarball.ImageFromPath(c.Programs().Images[archive], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DialContext: c.Switch.Dial}
+	defer transport.CloseIdleConnections()
+	for _, tag := range []string{":1", ":2"} {
+		ref, err := name.ParseReference(plainRegistry+privateRepository+tag, name.Insecure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(ref, image, remote.WithTransport(transport), remote.WithAuth(&authn.Basic{Username: registryUser, Password: registryPassword})); err != nil {
+			t.Fatalf("push %s: %v", ref, err)
+		}
+	}
+	if digest, err = image.Digest(); err != nil {
+		t.Fatal(err)
+	}
+	return cert, digest
+}
+
+func writeFile(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
