@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	corev1 "k8s.io/api/core/v1"
@@ -37,29 +38,24 @@ const (
 	tlsRegistry       = registryHost + ":5001"
 	registryUser      = "puller"
 	registryPassword  = "s3cret:with/colon"
-	privateRepository = "/team/app"
+	privateRepository = "team/app"
 )
 
 // Images of a private registry, over plain HTTP and over TLS with a CA of its own, are pulled with
 // the secret of the pod or of its ServiceAccount. Without one, or with a wrong one, the pod says why.
 func TestPrivateRegistry(t *testing.T) {
 	c := cluster.New(t, programs(t))
-	ca, digest := serveRegistry(t, c)
+	r := serveRegistry(t, c)
+	digest := r.push(t, privateRepository+":1")
+	r.push(t, privateRepository+":2")
 	n := c.AddNode()
-	hosts := map[string]string{
-		plainRegistry: fmt.Sprintf("[host.%q]\n", "http://"+plainRegistry),
-		tlsRegistry:   fmt.Sprintf("[host.%q]\nca = %q\n", "https://"+tlsRegistry, filepath.Join(cluster.DataDir, "registry-ca.crt")),
-	}
-	// containerd reads them at each pull.
-	writeFile(t, n.Path(filepath.Join(cluster.DataDir, "registry-ca.crt")), ca)
-	for host, text := range hosts {
-		writeFile(t, n.Path(filepath.Join(layout.Layout{DataDir: cluster.DataDir}.Registry(), host, "hosts.toml")), []byte(text))
-	}
+	r.tell(t, n, plainRegistry, fmt.Sprintf("[host.%q]\n", "http://"+plainRegistry))
+	r.tell(t, n, tlsRegistry, fmt.Sprintf("[host.%q]\nca = \"ca.crt\"\n", "https://"+tlsRegistry))
 	c.AwaitReady()
 
 	pod := func(name, registry, tag, more string) {
 		t.Helper()
-		c.Apply(strings.ReplaceAll(onNode(n.Name, name, more, "sleep"), appImage, registry+privateRepository+tag))
+		c.Apply(strings.ReplaceAll(onNode(n.Name, name, more, "sleep"), appImage, registry+"/"+privateRepository+tag))
 	}
 	secret := func(name, registry, password string) {
 		t.Helper()
@@ -82,7 +78,7 @@ func TestPrivateRegistry(t *testing.T) {
 				strings.Contains(pod.Status.ContainerStatuses[0].State.Waiting.Reason, "ImagePull")
 		})
 		out := c.MustKubectl("describe", "pod", name)
-		for _, want := range []string{"ErrImagePull", `Failed to pull image "` + plainRegistry + privateRepository + `:1"`, r.want} {
+		for _, want := range []string{"ErrImagePull", `Failed to pull image "` + plainRegistry + "/" + privateRepository + `:1"`, r.want} {
 			if !regexp.MustCompile(want).MatchString(out) {
 				t.Errorf("no %q in: %s", want, out)
 			}
@@ -109,19 +105,19 @@ func TestPrivateRegistry(t *testing.T) {
 	}
 }
 
-// serveRegistry makes the private registry, with the image of testapp in it as :1 and :2, and
-// returns its CA and the image's digest.
-func serveRegistry(t *testing.T, c *cluster.Cluster) (ca []byte, digest v1.Hash) {
+// privateRegistry is a registry in the switch, at one address plain and at another with TLS. All but
+// what is public needs the user and the password.
+type privateRegistry struct {
+	ca        []byte
+	public    []string // repositories whose pulls need no password
+	archive   string   // the image of testapp
+	transport *http.Transport
+}
+
+func serveRegistry(t *testing.T, c *cluster.Cluster, public ...string) *privateRegistry {
 	t.Helper()
-	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != registryUser || password != registryPassword {
-			w.Header().Set("WWW-Authenticate", `Basic realm="team"`)
-			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
-			return
-		}
-		images.ServeHTTP(w, r)
-	})
+	archive := slices.IndexFunc(c.Programs().Images, func(path string) bool { return filepath.Base(path) == "app.tar" })
+	r := &privateRegistry{public: public, archive: c.Programs().Images[archive], transport: &http.Transport{DialContext: c.Switch.Dial}}
 	cert, key, err := certutil.GenerateSelfSignedCertKey("registry", []net.IP{net.ParseIP(registryHost)}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -130,35 +126,61 @@ func serveRegistry(t *testing.T, c *cluster.Cluster) (ca []byte, digest v1.Hash)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.ca = cert
+	quiet := log.New(io.Discard, "", 0)
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: r.guard(registry.New(registry.Logger(quiet))), ReadHeaderTimeout: 5 * time.Second, ErrorLog: quiet,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
 	}
-	t.Cleanup(func() { _ = server.Close() })
+	t.Cleanup(func() { _ = server.Close(); r.transport.CloseIdleConnections() })
 	plain, secure := c.Switch.Listen(plainRegistry), c.Switch.Listen(tlsRegistry)
 	go func() { _ = server.Serve(plain) }()
 	go func() { _ = server.ServeTLS(secure, "", "") }()
+	return r
+}
 
-	archive := slices.IndexFunc(c.Programs().Images, func(path string) bool { return filepath.Base(path) == "app.tar" })
-	image, err := tarball.ImageFromPath(c.Programs().Images[archive], nil)
+func (r *privateRegistry) guard(images http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		open := slices.ContainsFunc(r.public, func(repository string) bool { return strings.HasPrefix(q.URL.Path, "/v2/"+repository+"/") })
+		if user, password, _ := q.BasicAuth(); !open && (user != registryUser || password != registryPassword) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="team"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+			return
+		}
+		images.ServeHTTP(w, q)
+	})
+}
+
+// push puts testapp into a repository, as an image with the command, and returns its digest.
+func (r *privateRegistry) push(t *testing.T, repository string, command ...string) v1.Hash {
+	t.Helper()
+	image, err := tarball.ImageFromPath(r.archive, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: c.Switch.Dial}
-	defer transport.CloseIdleConnections()
-	for _, tag := range []string{":1", ":2"} {
-		ref, err := name.ParseReference(plainRegistry+privateRepository+tag, name.Insecure)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := remote.Write(ref, image, remote.WithTransport(transport), remote.WithAuth(&authn.Basic{Username: registryUser, Password: registryPassword})); err != nil {
-			t.Fatalf("push %s: %v", ref, err)
-		}
-	}
-	if digest, err = image.Digest(); err != nil {
+	if image, err = mutate.Config(image, v1.Config{Entrypoint: []string{"/bin/testapp"}, Cmd: command}); err != nil {
 		t.Fatal(err)
 	}
-	return cert, digest
+	ref, err := name.ParseReference(plainRegistry+"/"+repository, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image, remote.WithTransport(r.transport), remote.WithAuth(&authn.Basic{Username: registryUser, Password: registryPassword})); err != nil {
+		t.Fatalf("push %s: %v", ref, err)
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+// tell gives a node's containerd the settings of a registry. It reads them at each pull.
+func (r *privateRegistry) tell(t *testing.T, n *cluster.Node, host, settings string) {
+	t.Helper()
+	dir := filepath.Join(layout.Layout{DataDir: cluster.DataDir}.Registry(), host)
+	writeFile(t, n.Path(filepath.Join(dir, "ca.crt")), r.ca)
+	writeFile(t, n.Path(filepath.Join(dir, "hosts.toml")), []byte(settings))
 }
 
 func writeFile(t *testing.T, path string, content []byte) {
