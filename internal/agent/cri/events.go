@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"fmt"
+	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
 	eventsv1 "github.com/containerd/containerd/api/services/events/v1"
@@ -15,13 +16,19 @@ import (
 // criNamespace is the containerd namespace in which its CRI plugin works.
 const criNamespace = "k8s.io"
 
+// Exit is the end of the main process of a container or sandbox.
+type Exit struct {
+	ID   string
+	Code int32
+	At   time.Time
+}
+
 // Exits streams containerd's own task exits, which arrive within milliseconds
-// where CRI 1.6 offers nothing but lists. It calls exited with the id of every
-// container (or sandbox) whose main process ended, and connected once the
-// subscription stands, so that the caller can list what it missed before.
+// where CRI 1.6 offers nothing but lists. It calls exited for every container (or
+// sandbox) whose main process ended, and connected once the subscription stands, so that the caller can list what it missed before.
 // It returns when ctx ends or the stream breaks; a runtime that is not
 // containerd answers codes.Unimplemented.
-func Exits(ctx context.Context, endpoint string, connected func(), exited func(id string)) error {
+func Exits(ctx context.Context, endpoint string, connected func(), exited func(Exit)) error {
 	conn, err := grpc.NewClient(Normalize(endpoint), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"))
 	if err != nil {
 		return fmt.Errorf("containerd events on %s: %w", endpoint, err)
@@ -45,7 +52,7 @@ func Exits(ctx context.Context, endpoint string, connected func(), exited func(i
 			continue
 		}
 		if exit.GetID() == exit.GetContainerID() { // others are the ends of execs
-			exited(exit.GetContainerID())
+			exited(Exit{ID: exit.GetContainerID(), Code: int32(exit.GetExitStatus()), At: exit.GetExitedAt().AsTime()})
 		}
 	}
 }

@@ -85,6 +85,7 @@ func (w *worker) listContainers(ctx context.Context) ([]podlife.Container, error
 		case err != nil:
 			return nil, err
 		}
+		w.m.exits.complete(r.GetStatus())
 		out = append(out, withStatus(c, r.GetStatus()))
 	}
 	return out, nil

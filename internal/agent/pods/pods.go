@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"path/filepath"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,8 @@ type Manager struct {
 	starts chan struct{}
 	// owners finds the worker of a container.
 	owners owners
+	// exits are how containers ended.
+	exits exitNotes
 	// running are all goroutines of workers and their steps.
 	running sync.WaitGroup
 
@@ -55,7 +58,7 @@ func New(o Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		o: o, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), apparmor: hostAppArmor(), now: time.Now,
+		o: o, exits: exitNotes{filepath.Join(filepath.Dir(o.RootDir), "exits")}, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), apparmor: hostAppArmor(), now: time.Now,
 		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(), server: server{away: make(chan struct{})},
 	}
 	if o.CgroupRoot != "" {

@@ -217,6 +217,7 @@ func (m *Manager) followExits(ctx context.Context) {
 	if m.o.Endpoint == "" {
 		return
 	}
+	m.exits.prepare(ctx)
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, maxWait) {
 		began := time.Now()
 		err := cri.Exits(ctx, m.o.Endpoint, func() {
@@ -224,7 +225,10 @@ func (m *Manager) followExits(ctx context.Context) {
 			for _, w := range m.all() { // what ended before is found by looking
 				w.post(func() { w.stale = true })
 			}
-		}, func(id string) { m.owners.exited(id, m.now()) })
+		}, func(exit cri.Exit) {
+			m.exits.note(ctx, exit)
+			m.owners.exited(exit.ID, m.now())
+		})
 		m.owners.live.Store(false)
 		if ctx.Err() != nil {
 			return

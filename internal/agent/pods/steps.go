@@ -292,6 +292,7 @@ func (w *worker) removeContainer(ctx context.Context, step podlife.Step) func() 
 		if err := m.o.Runtime.RemoveContainer(ctx, step.ID); err != nil && !cri.IsNotFound(err) {
 			return nil, err
 		}
+		m.exits.forget(step.ID)
 		if known.State != podlife.Created { // the next start has the same number and log
 			m.removeLog(pod, known)
 		}
@@ -305,6 +306,7 @@ func (w *worker) removeSandbox(ctx context.Context, step podlife.Step) func() (f
 		if err := m.o.Runtime.RemovePodSandbox(ctx, step.ID); err != nil && !cri.IsNotFound(err) {
 			return nil, errors.Join(err, dropBrokenResult(cniResults, step.ID))
 		}
+		m.exits.forget(step.ID)
 		return func() { w.stale = true }, nil
 	}
 }
