@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"regexp"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -19,7 +21,7 @@ import (
 const (
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 10 * time.Second
-	// repeatNote is how often a log line that has not changed is written again.
+	// repeatNote is how often a reason that is still there is logged again.
 	repeatNote = time.Minute
 )
 
@@ -141,16 +143,23 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// note logs what is waited for: once, and again from time to time.
+// note logs what is waited for: each reason once, and again from time to time.
 type note struct {
-	text string
-	at   time.Time
+	said map[string]time.Time // in the last repeatNote
 }
 
+// sourcePort is in the errors of connections, and another one at each try.
+var sourcePort = regexp.MustCompile(`:\d+->`)
+
 func (n *note) log(ctx context.Context, err error) {
-	if n.text == err.Error() && time.Since(n.at) < repeatNote {
+	reason, now := sourcePort.ReplaceAllString(err.Error(), "->"), time.Now()
+	maps.DeleteFunc(n.said, func(_ string, at time.Time) bool { return now.Sub(at) >= repeatNote })
+	if _, ok := n.said[reason]; ok {
 		return
 	}
-	n.text, n.at = err.Error(), time.Now()
-	klog.FromContext(ctx).Info("not joined yet; will keep trying", "reason", n.text)
+	if n.said == nil {
+		n.said = map[string]time.Time{}
+	}
+	n.said[reason] = now
+	klog.FromContext(ctx).Info("not joined yet; will keep trying", "reason", reason)
 }
