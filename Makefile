@@ -59,7 +59,7 @@ soak: toolchain ## the DaemonSet machine: 50,000 histories against its oracle, 5
 	$(GO) test -count=1 -timeout 60m -run 'TestAgreesWithOracle|TestConverges|TestNeverTwoOnANode|TestBudgetIsKept' ./internal/decide/daemonset -rapid.checks=50000
 	$(GO) test -count=1 -timeout 60m -run 'TestSmallWorlds' ./internal/sim -seeds=5000
 
-bench: packages build bin/kubectl ## speed and size: machines, server, agent (as root)
+bench: packages build bin/kubectl bin/kubelet ## speed and size: machines, server, agent beside the kubelet (as root)
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./internal/decide/... ./internal/controllers/...
 	$(GO) test -tags e2e -count=1 -run '^$$' -bench . -benchtime 10x -timeout 30m ./test/e2e/...
 
@@ -69,6 +69,10 @@ bench-upstream: toolchain ## our DaemonSet controller beside upstream's: the tab
 # The stock kubectl of the pinned version: users bring their own, and it must work.
 bin/kubectl: go.mod | toolchain
 	$(GO) build -ldflags "$(STRIP) $(subst +everynode,,$(LDFLAGS))" -o $@ k8s.io/kubernetes/cmd/kubectl
+
+# The stock kubelet, for benchmarks only.
+bin/kubelet: test/upstream/suite/go.mod | toolchain
+	cd test/upstream/suite && $(GO) build -ldflags "$(STRIP) $(subst +everynode,,$(LDFLAGS))" -o ../../../$@ k8s.io/kubernetes/cmd/kubelet
 
 packages: ## install what is missing of containerd, runc, CNI plugins, iptables
 	@scripts/packages.sh

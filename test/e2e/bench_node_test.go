@@ -22,35 +22,61 @@ import (
 	"github.com/everynode/everynode/test/e2e/cluster"
 )
 
+// subjects are what runs the pods of a node: everynode's agent, and the stock kubelet beside it.
+var subjects = map[string]func(testing.TB, *cluster.Cluster) *cluster.Node{
+	"agent": func(_ testing.TB, c *cluster.Cluster) *cluster.Node { return c.AddNode() },
+	"kubelet": func(t testing.TB, c *cluster.Cluster) *cluster.Node {
+		kubelet, err := program("KUBELET_BIN", "../../bin/kubelet")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.AddKubeletNode(kubelet)
+	},
+}
+
 // Pods without probes, one and fifty at once: from their binding until all are reported Running, and
 // from their deletion until all are gone, beside what the container runtime alone needs for as many,
-// 15 at once as the agent has it, measured in turns. The aim: ratios of 1.3.
+// 15 at once as the agent has it. Runtime, agent and kubelet take turns, each of the latter on a node
+// of its own. The aim: ratios of 1.3.
 func BenchmarkPods(b *testing.B) {
 	for _, count := range []int{1, 50} {
 		b.Run(strconv.Itoa(count), func(b *testing.B) {
 			c := cluster.New(b, programs(b))
-			n := c.AddNode()
+			nodes := map[string]*cluster.Node{}
+			for name, add := range subjects {
+				nodes[name] = add(b, c)
+			}
 			c.AwaitReady()
-			measurePods(b, c, n, "warm", 1)
-			var floorStart, floorStop, start, stop []time.Duration
+			for name, n := range nodes {
+				measurePods(b, c, n, "warm-"+name, 1)
+			}
+			start, stop := map[string][]time.Duration{}, map[string][]time.Duration{}
+			note := func(name string, up, down time.Duration) {
+				start[name], stop[name] = append(start[name], up), append(stop[name], down)
+			}
 			b.ResetTimer()
 			for i := range b.N {
-				up, down, err := n.Floor(context.Background(), cluster.FloorPods{
+				up, down, err := nodes["agent"].Floor(context.Background(), cluster.FloorPods{
 					Name: fmt.Sprintf("floor-%d", i), Image: appImage, Args: []string{"sleep"}, Count: count, AtOnce: 15,
 				})
 				if err != nil {
 					b.Fatal(err)
 				}
-				floorStart, floorStop = append(floorStart, up), append(floorStop, down)
-				up, down = measurePods(b, c, n, fmt.Sprintf("pod-%d", i), count)
-				start, stop = append(start, up), append(stop, down)
+				note("floor", up, down)
+				for name, n := range nodes {
+					up, down := measurePods(b, c, n, fmt.Sprintf("%s-%d", name, i), count)
+					note(name, up, down)
+				}
 			}
 			b.StopTimer()
 			b.ReportMetric(0, "ns/op")
-			for name, pair := range map[string][2]time.Duration{"start": {median(start), median(floorStart)}, "stop": {median(stop), median(floorStop)}} {
-				b.ReportMetric(float64(pair[0].Milliseconds()), "ms-"+name)
-				b.ReportMetric(float64(pair[1].Milliseconds()), "ms-floor-"+name)
-				b.ReportMetric(float64(pair[0])/float64(pair[1]), "ratio-"+name)
+			for what, took := range map[string]map[string][]time.Duration{"start": start, "stop": stop} {
+				floor := median(took["floor"])
+				b.ReportMetric(float64(floor.Milliseconds()), "ms-floor-"+what)
+				for name := range nodes {
+					b.ReportMetric(float64(median(took[name]).Milliseconds()), "ms-"+name+"-"+what)
+					b.ReportMetric(float64(median(took[name]))/float64(floor), "ratio-"+name+"-"+what)
+				}
 			}
 		})
 	}
@@ -133,44 +159,59 @@ func benchPod(n *cluster.Node, name string) *corev1.Pod {
 	}
 }
 
-// An agent with 20 pods at rest: resident memory, and CPU in a minute. The aims: 45 MiB, 0.5 s.
+// An agent with 20 pods at rest, and the kubelet with as many at the same time: resident memory, and
+// CPU in a minute. The agent's aims: 45 MiB, 0.5 s.
 // And an idle server, etcd, controllers and scheduler inside. The aim: 220 MiB.
 func BenchmarkIdle(b *testing.B) {
 	c := cluster.New(b, programs(b))
-	n := c.AddNode()
+	pids := map[string]int{}
+	var nodes []*cluster.Node
+	for name, add := range subjects {
+		n := add(b, c)
+		nodes, pids[name] = append(nodes, n), n.Agent.PID()
+	}
 	c.AwaitReady()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	for i := range 20 {
-		if _, err := c.Client().CoreV1().Pods("default").Create(ctx, benchPod(n, fmt.Sprintf("idle-%d", i)), metav1.CreateOptions{}); err != nil {
-			b.Fatal(err)
+	for _, n := range nodes {
+		for i := range 20 {
+			if _, err := c.Client().CoreV1().Pods("default").Create(ctx, benchPod(n, fmt.Sprintf("%s-%d", n.Name, i)), metav1.CreateOptions{}); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
-	cluster.Await(b, "20 pods run", 2*time.Minute, func(ctx context.Context) error {
+	cluster.Await(b, "20 pods of each node run", 2*time.Minute, func(ctx context.Context) error {
 		list, err := c.Client().CoreV1().Pods("default").List(ctx, metav1.ListOptions{FieldSelector: "status.phase=Running"})
-		if err == nil && len(list.Items) != 20 {
+		if err == nil && len(list.Items) != 20*len(nodes) {
 			err = fmt.Errorf("%d run", len(list.Items))
 		}
 		return err
 	})
 	time.Sleep(45 * time.Second) // it is about what is idle
-	before, err := cpuTime(n.Agent.PID())
-	if err != nil {
-		b.Fatal(err)
+	before := map[string]time.Duration{}
+	for name, pid := range pids {
+		used, err := cpuTime(pid)
+		if err != nil {
+			b.Fatal(err)
+		}
+		before[name] = used
 	}
 	time.Sleep(time.Minute)
-	after, err := cpuTime(n.Agent.PID())
-	if err != nil {
-		b.Fatal(err)
-	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric((after - before).Seconds(), "cpu-s/min-agent")
-	for name, pid := range map[string]int{"MiB-server": c.Server.PID(), "MiB-agent": n.Agent.PID()} {
+	for name, pid := range pids {
+		used, err := cpuTime(pid)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric((used - before[name]).Seconds(), "cpu-s/min-"+name)
+	}
+	pids["server"] = c.Server.PID()
+	for name, pid := range pids {
 		kib, err := resident(pid)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(kib)/1024, name)
+		b.ReportMetric(float64(kib)/1024, "MiB-"+name)
 	}
 }
 
