@@ -6,18 +6,20 @@ import (
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/errgroup"
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	cri "k8s.io/cri-client/pkg"
 
-	"github.com/everynode/everynode/internal/cli/containerd"
 	"github.com/everynode/everynode/internal/cli/layout"
 	"github.com/everynode/everynode/internal/cli/teardown"
 )
 
-// Runtime connects to the node's container runtime.
+// Runtime connects to the node's container runtime, as patient with each call as agent and kubelet
+// are: on a busy machine the last of many pods takes its time.
 func (n *Node) Runtime(ctx context.Context) (internalapi.RuntimeService, error) {
-	return containerd.Connect(ctx, n.outside())
+	return cri.NewRemoteRuntimeService(ctx, n.outside().RuntimeEndpoint(), 2*time.Minute, noop.NewTracerProvider(), false)
 }
 
 // FloorPods is what Floor runs.
