@@ -73,6 +73,7 @@ func TestChaos(t *testing.T) {
 	})
 	for _, n := range c.Nodes {
 		sandboxes(t, c, n)
+		x.bury(n)
 		x.judge(n)
 	}
 }
@@ -298,11 +299,27 @@ func (x *chaos) judge(n *cluster.Node) {
 		x.t.Errorf("%s: a pod that is gone: %v", n.Name, err)
 		x.explain(n, "", uid, nil)
 	}
-	for _, c := range containers {
-		if !slices.ContainsFunc(list.Items, func(pod corev1.Pod) bool { return string(pod.UID) == c.Labels[uidLabel] }) {
-			x.t.Errorf("%s: the runtime has container %s of a pod that the API does not have", n.Name, c.Metadata.GetName())
+}
+
+// bury waits until nothing is left in the runtime of pods that are gone: what has ended is removed
+// after the pod.
+func (x *chaos) bury(n *cluster.Node) {
+	cluster.Await(x.t, n.Name+" has removed what pods that are gone have left", 30*time.Second, func(ctx context.Context) error {
+		list, err := x.c.Client().CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name})
+		if err != nil {
+			return err
 		}
-	}
+		_, containers, err := n.Inventory(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range containers {
+			if !slices.ContainsFunc(list.Items, func(pod corev1.Pod) bool { return string(pod.UID) == c.Labels[uidLabel] }) {
+				return fmt.Errorf("the runtime has container %s of a pod that the API does not have", c.Metadata.GetName())
+			}
+		}
+		return nil
+	})
 }
 
 const uidLabel = "io.kubernetes.pod.uid"
