@@ -25,7 +25,8 @@ func TestSeeds(t *testing.T) {
 	r.push(t, "stakater/fluentd-elasticsearch:latest", "sleep")
 	control, worker := c.AddNode(), c.AddNode()
 	for _, n := range c.Nodes {
-		r.tell(t, n, "docker.io", fmt.Sprintf("[host.%q]\n", "http://"+plainRegistry))
+		// With itself as the last resort: else the real one is looked for, for 10 s.
+		r.tell(t, n, "docker.io", fmt.Sprintf("server = %[1]q\n[host.%[1]q]\n", "http://"+plainRegistry))
 	}
 	c.AwaitReady()
 	if _, err := os.Stat("/lib/modules"); err != nil { // else the manifest makes it
