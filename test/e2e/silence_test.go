@@ -18,7 +18,8 @@ import (
 )
 
 // A node that is cut off the network becomes Unknown and unreachable, and its pods run on. When it is
-// back, nothing has happened to them, and what was changed meanwhile is done.
+// back, nothing has happened to them, and what was changed meanwhile is done. After a power failure
+// the same pods run again.
 func TestNodeCutOff(t *testing.T) {
 	c := cluster.New(t, programs(t), "--node-monitor-grace-period", "15s")
 	cut, other := c.AddNode(), c.AddNode()
@@ -87,6 +88,21 @@ func TestNodeCutOff(t *testing.T) {
 		t.Errorf("logs of the pod on the node that is back: %s", out)
 	}
 	sandboxes(t, c, cut)
+
+	// A power failure ends the containers, not the pods.
+	meanwhile := awaitPod(t, c, "meanwhile", time.Minute, ready)
+	cut.Reboot(c.JoinToken())
+	for _, was := range []*corev1.Pod{before[cut.Name], meanwhile} {
+		now := awaitPod(t, c, was.Name, time.Minute, func(pod *corev1.Pod) bool { return ready(pod) && containerID(pod) != containerID(was) })
+		if now.UID != was.UID || restarts(now) != 1 {
+			t.Errorf("after the reboot pod %s has UID %s, was %s, and %d restarts", was.Name, now.UID, was.UID, restarts(now))
+		}
+	}
+	is("the rebooted node is ready", corev1.ConditionTrue)
+	sandboxes(t, c, cut)
+	if r := c.Kubectl("exec", before[cut.Name].Name, "--", "/bin/testapp", "api", "/version"); r.Code != 0 {
+		t.Errorf("the pod reaches the API no more: %s%s", r.Stdout, r.Stderr)
+	}
 }
 
 // line is the line of a text that begins with a word.
