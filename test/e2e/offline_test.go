@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -270,7 +271,7 @@ func records(t *testing.T, n *cluster.Node) {
 			text, readErr := os.ReadFile(file)
 			info, statErr := os.Stat(file)
 			if readErr != nil || statErr != nil || info.Mode().Perm() != 0o600 || bytes.Contains(text, []byte("hunter2")) {
-				return cluster.Fatal(fmt.Errorf("%s: %v, %v, or it can be read by others", file, readErr, statErr))
+				return cluster.Fatal(fmt.Errorf("%s can be read by others, or not by us: %w", file, errors.Join(readErr, statErr)))
 			}
 		}
 		return err
