@@ -55,7 +55,7 @@ Image archives in DIR/images/*.tar are imported at start.`,
 			return err
 		}
 		footprint.Tune(50, 0)
-		footprint.Release(cmd.Context())
+		footprint.Settle(cmd.Context())
 		return agent.Run(cmd.Context(), o)
 	}
 	return cmd
