@@ -54,7 +54,7 @@ Image archives in DIR/images/*.tar are imported at start.`,
 		if err := setLogging(*verbosity); err != nil {
 			return err
 		}
-		footprint.Tune(50, 0)
+		footprint.Tune(30, 0)
 		footprint.Settle(cmd.Context())
 		return agent.Run(cmd.Context(), o)
 	}
