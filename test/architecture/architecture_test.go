@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"apiserver", "controllers", "scheduler", "agent", "console", "sim"},
 	{"explain", "store"},
 	{"decide", "jointoken"},
-	{"atomicfile"},
+	{"atomicfile", "sleep"},
 }
 
 // kubernetesImporters are the only rooms that may import k8s.io/kubernetes.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/decide/garbage"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // collectEvery is how often the disk of the images is looked at, as often as the kubelet does.
@@ -112,18 +113,9 @@ func (c *Collector) Run(ctx context.Context) error {
 			}
 			klog.FromContext(ctx).Error(err, "Image garbage collection failed", "timesInARow", failures)
 		}
-		pause(ctx, next)
+		sleep.For(ctx, next)
 	}
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 func (c *Collector) event(reason, message string) {

@@ -19,6 +19,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // Reasons of containers that could not be started, as the kubelet's users know them.
@@ -149,7 +150,7 @@ func (m *Manager) run(ctx context.Context, id string) (*runtimeapi.ContainerStat
 		case !cri.IsUnavailable(statusErr) || ctx.Err() != nil:
 			return nil, statusErr
 		}
-		pause(ctx, retryObserve)
+		sleep.For(ctx, retryObserve)
 	}
 }
 

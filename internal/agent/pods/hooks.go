@@ -11,6 +11,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/probes"
 	"github.com/everynode/everynode/internal/decide/podlife"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // minimumGrace is what a container gets at least to end by itself, in seconds.
@@ -23,7 +24,7 @@ func (m *Manager) hook(ctx context.Context, c *corev1.Container, id, ip string, 
 	case h.Exec != nil:
 		stdout, stderr, err := m.o.Runtime.ExecSync(ctx, id, h.Exec.Command, 0)
 		for cri.IsUnavailable(err) && ctx.Err() == nil {
-			pause(ctx, retryObserve)
+			sleep.For(ctx, retryObserve)
 			stdout, stderr, err = m.o.Runtime.ExecSync(ctx, id, h.Exec.Command, 0)
 		}
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/everynode/everynode/internal/agent/manifests"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // mirror is the pod in the API that shows a static pod to its users. It belongs to the worker.
@@ -277,6 +278,6 @@ func (m *Manager) endMirror(ctx context.Context, mirror *corev1.Pod) {
 			return
 		}
 		klog.FromContext(ctx).V(1).Info("A mirror of a static pod that is gone was not deleted; it will be tried again", "pod", klog.KObj(mirror), "err", err)
-		pause(ctx, wait)
+		sleep.For(ctx, wait)
 	}
 }

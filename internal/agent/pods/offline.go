@@ -10,6 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // offlinePatience is how long a server that neither answers nor refuses the connection is waited
@@ -54,7 +56,7 @@ func (m *Manager) runOffline(ctx context.Context) {
 	}
 	have, err := m.inventory(ctx)
 	for ; err != nil; have, err = m.inventory(ctx) {
-		if pause(ctx, maxWait); ctx.Err() != nil {
+		if !sleep.For(ctx, maxWait) {
 			return
 		}
 	}

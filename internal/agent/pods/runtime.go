@@ -17,6 +17,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/cri"
 	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/agent/metrics"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // inventory is what the runtime has of this node's pods.
@@ -113,7 +114,7 @@ func (m *Manager) relist(ctx context.Context) {
 		if m.owners.live.Load() {
 			interval *= 10
 		}
-		pause(ctx, interval)
+		sleep.For(ctx, interval)
 		if ctx.Err() != nil {
 			return
 		}
@@ -241,6 +242,6 @@ func (m *Manager) followExits(ctx context.Context) {
 			wait = firstWait
 		}
 		klog.FromContext(ctx).V(1).Info("Exits of containers are not announced, trying again", "err", err, "wait", wait)
-		pause(ctx, wait)
+		sleep.For(ctx, wait)
 	}
 }

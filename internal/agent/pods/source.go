@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // Waits between attempts to reach the API server. The longest is short, so that a
@@ -40,7 +42,7 @@ func (m *Manager) followPods(ctx context.Context) {
 			continue
 		}
 		klog.FromContext(ctx).V(1).Info("Pods of this node cannot be followed, trying again", "err", err, "wait", wait)
-		pause(ctx, wait/2+rand.N(wait))
+		sleep.For(ctx, wait/2+rand.N(wait))
 		wait = min(2*wait, maxWait)
 	}
 }
@@ -124,13 +126,4 @@ func (m *Manager) apply(ctx context.Context, e watch.Event) (string, error) {
 		m.gone(pod)
 	}
 	return pod.ResourceVersion, nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

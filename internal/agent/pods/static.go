@@ -10,6 +10,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/manifests"
 	"github.com/everynode/everynode/internal/decide/podlife"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // statics are the static pods as they should be, and what the API has of them. The manager's mutex
@@ -65,7 +66,7 @@ func (m *Manager) beginStatic(ctx context.Context) {
 	}
 	have, err := m.inventory(ctx)
 	for ; err != nil; have, err = m.inventory(ctx) {
-		if pause(ctx, maxWait); ctx.Err() != nil {
+		if !sleep.For(ctx, maxWait) {
 			return
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/everynode/everynode/internal/decide/eviction"
 	"github.com/everynode/everynode/internal/decide/podlife"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 const (
@@ -110,7 +111,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		leaving := g.look(ctx)
 		if len(leaving) == 0 {
-			pause(ctx, lookEvery)
+			sleep.For(ctx, lookEvery)
 			continue
 		}
 		timeout, cancel := context.WithTimeout(ctx, leavePatience)
@@ -123,15 +124,6 @@ func (g *Guard) Run(ctx context.Context) error {
 		cancel()
 	}
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // Conditions that hold, sorted. The first to ask has them measured.
@@ -213,7 +205,7 @@ func (g *Guard) reclaim(ctx context.Context) bool {
 		if waited >= reclaimPatience || ctx.Err() != nil {
 			return false
 		}
-		pause(ctx, reclaimStep)
+		sleep.For(ctx, reclaimStep)
 	}
 }
 

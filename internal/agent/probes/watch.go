@@ -11,6 +11,7 @@ import (
 
 	"github.com/everynode/everynode/internal/agent/metrics"
 	"github.com/everynode/everynode/internal/decide/podlife"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // Target is a running container.
@@ -138,7 +139,7 @@ func (w *watch) results(ctx context.Context, kind string, spec *corev1.Probe, ea
 	return func(yield func(bool) bool) {
 		period := time.Duration(max(spec.PeriodSeconds, 1)) * time.Second
 		begin := w.Started.Add(time.Duration(spec.InitialDelaySeconds) * time.Second)
-		if !sleep(ctx, time.Until(begin)) {
+		if !sleep.For(ctx, time.Until(begin)) {
 			return
 		}
 		counted := time.Now() // when a failure counts next
@@ -171,7 +172,7 @@ func (w *watch) results(ctx context.Context, kind string, spec *corev1.Probe, ea
 			if eager {
 				wait, early = min(early, time.Until(counted)), 2*early
 			}
-			if !sleep(ctx, max(wait, 0)) {
+			if !sleep.For(ctx, max(wait, 0)) {
 				return
 			}
 		}
@@ -193,18 +194,4 @@ func reached(spec *corev1.Probe, o outcome, run int32) bool {
 
 func (w *watch) failed(kind, detail string) {
 	w.event(corev1.EventTypeWarning, "Unhealthy", kind+" probe failed: "+strings.TrimSpace(detail))
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

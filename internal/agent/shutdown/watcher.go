@@ -16,6 +16,7 @@ import (
 
 	"github.com/everynode/everynode/internal/decide/podlife"
 	"github.com/everynode/everynode/internal/decide/shutdown"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // Words of stopped and of refused pods, and of the node's event, as the kubelet has them.
@@ -130,21 +131,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if time.Since(began) > maxWait {
 			wait = firstWait
 		}
-		pause(ctx, wait)
+		sleep.For(ctx, wait)
 	}
 	return nil
 }
 
 var errNoLogind = errors.New("no login manager")
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-}
 
 // follow holds shutdowns up, and carries its part of them out, until the connection breaks.
 func (w *Watcher) follow(ctx context.Context) error {

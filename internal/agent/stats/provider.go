@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/agent/measure"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 const (
@@ -128,24 +129,10 @@ func (p *Provider) measuredLocked(ctx context.Context, rates bool) (*snapshot, e
 		if base == nil {
 			base = p.read(nil)
 		}
-		if err := sleep(ctx, time.Until(base.at.Add(firstWindow))); err != nil {
-			return nil, err
+		if !sleep.For(ctx, time.Until(base.at.Add(firstWindow))) {
+			return nil, ctx.Err()
 		}
 	}
 	p.last = p.read(base)
 	return p.last, nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -13,6 +13,8 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 // The Lease that is campaigned for.
@@ -68,7 +70,7 @@ func Run(ctx context.Context, client kubernetes.Interface, identity string, lead
 		} else {
 			logger.Info("Lost the lease; campaigning again", "after", backoff)
 		}
-		if !sleep(ctx, backoff) {
+		if !sleep.For(ctx, backoff) {
 			return nil
 		}
 		backoff = min(2*backoff, maxBackoff)
@@ -268,21 +270,9 @@ func awaitNamespace(ctx context.Context, client kubernetes.Interface) error {
 		default:
 			logger.Info("Cannot campaign yet", "err", err)
 		}
-		if !sleep(ctx, pause) {
+		if !sleep.For(ctx, pause) {
 			return ctx.Err()
 		}
 		pause = min(2*pause, RetryPeriod)
-	}
-}
-
-// sleep waits for d and tells whether ctx still lasts.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

@@ -22,6 +22,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 const (
@@ -144,7 +146,7 @@ func (c *Controller) Run(ctx context.Context) error {
 			break
 		}
 		logger.Error(err, "Could not give the nodes access to the routes; trying again", "after", retry)
-		if !sleep(ctx, retry) {
+		if !sleep.For(ctx, retry) {
 			return nil
 		}
 	}
@@ -164,12 +166,12 @@ func (c *Controller) loop(ctx context.Context, logger klog.Logger) error {
 			return nil
 		case <-c.wake:
 		}
-		if !sleep(ctx, gather) {
+		if !sleep.For(ctx, gather) {
 			return nil
 		}
 		if err := c.write(ctx); err != nil && ctx.Err() == nil {
 			logger.Error(err, "Could not publish all routes; trying again", "after", retry)
-			if !sleep(ctx, retry) {
+			if !sleep.For(ctx, retry) {
 				return nil
 			}
 			c.wakeUp()
@@ -350,16 +352,4 @@ func chunkNamed(name string) (int, bool) {
 	}
 	chunk, err := strconv.Atoi(number)
 	return chunk, err == nil && chunk >= 0 && nameOf(chunk) == name
-}
-
-// sleep waits for d and tells whether ctx still lasts.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
