@@ -153,7 +153,7 @@ systemReserved: {cpu: 100m, memory: 300Mi}
 
 // rotation follows a log over several rotations.
 func rotation(t *testing.T, c *cluster.Cluster, n *cluster.Node) {
-	const count = 3000 // 30 bursts, 6 s, 270 KiB and as much again for the times
+	const count = 6000 // 60 bursts, 12 s, 540 KiB and as much again for the times: more rotations than files are kept
 	c.Apply(onNode(n.Name, "talker", "", "lines", fmt.Sprint(count), "3"))
 	awaitPod(t, c, "talker", 30*time.Second, func(p *corev1.Pod) bool {
 		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Waiting == nil
