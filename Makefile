@@ -15,6 +15,9 @@ LDFLAGS    := -X github.com/everynode/everynode/internal/cli.version=$(VERSION) 
 	$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36 $(STAMP).gitCommit=$(COMMIT) $(STAMP).gitTreeState=clean
 STRIP      := -s -w
 
+# Runs go test and says at the very end, once more, which tests failed and with which words.
+GOTESTSUM  := $(GO) tool -modfile=$(CURDIR)/tools/dev/go.mod gotestsum --hide-summary=skipped
+
 .PHONY: help build up down test lint unit e2e conformance soak bench bench-upstream packages test-packages toolchain clean
 .DEFAULT_GOAL := help
 
@@ -34,15 +37,15 @@ test: test-packages build bin/kubectl lint unit e2e ## lint, unit tests and end-
 
 lint: toolchain ## the linters of .golangci.yml
 	@echo "lint: golangci-lint (its first build takes some minutes)"
-	@$(GO) tool -modfile=tools/lint/go.mod golangci-lint run ./...
-	@cd test/upstream && $(GO) tool -modfile=../../tools/lint/go.mod golangci-lint run ./...
+	@$(GO) tool -modfile=tools/dev/go.mod golangci-lint run ./...
+	@cd test/upstream && $(GO) tool -modfile=../../tools/dev/go.mod golangci-lint run ./...
 
 unit: toolchain ## unit tests; objects from caches are checked for mutation
-	KUBE_CACHE_MUTATION_DETECTOR=true $(GO) test -ldflags "$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36" -timeout 10m ./...
+	KUBE_CACHE_MUTATION_DETECTOR=true $(GOTESTSUM) --format standard-quiet -- -ldflags "$(STAMP).gitVersion=$(KUBERNETES)+everynode $(STAMP).gitMajor=1 $(STAMP).gitMinor=36" -timeout 10m ./...
 	cd test/upstream && $(GO) test -timeout 10m ./...
 
 e2e: build bin/kubectl ## the real binary, containerd and kubectl, several nodes (as root)
-	$(GO) test -tags e2e -count=1 -timeout 45m -v ./test/e2e/...
+	$(GOTESTSUM) --format standard-verbose -- -tags e2e -count=1 -timeout 45m ./test/e2e/...
 
 SUITE := bin/conformance
 conformance: packages build bin/kubectl $(SUITE)/e2e.test $(SUITE)/ginkgo $(SUITE)/agnhost $(SUITE)/nonewprivs ## upstream's specs on two nodes, DaemonSets' if no FOCUS=regexp; SKIP=, PROCS=n (as root)
