@@ -15,6 +15,10 @@ type thread struct {
 	calls chan func()
 }
 
+// The main goroutine keeps the main thread, so that no machine gets it: it cannot end before the process does, and
+// /proc/self would show the machine's mounts and namespaces.
+func init() { runtime.LockOSThread() }
+
 // enter makes a thread and moves it into the namespaces of a process.
 func enter(pid int) (*thread, error) {
 	t := &thread{calls: make(chan func())}
