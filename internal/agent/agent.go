@@ -5,11 +5,15 @@
 // configuration, routes, masquerade, the way to the API server), volumes, pods (what runs) and
 // streaming (logs, exec, attach, port-forward). internal/cli calls Run; nothing else does.
 //
-//	identity ──┐                       ┌─> node ── podCIDR ──> network ── Ready ──┐
-//	           ├─> client, CRI ────────┼─> services, objects ──> volumes          ├─> pods
-//	runtime ───┘                       ├─> images/*.tar, pause image ─────────────┤
-//	                                   ├─> manifests (static pods) ───────────────┘
-//	                                   └─> serving certificate ──> streaming
+//	identity ──> client ──┬─> node ── podCIDR ──> network ── Ready ──┐
+//	                      ├─> services, objects ──> volumes          ├─> pods
+//	runtime ──> CRI ──────┼─> images/*.tar, pause image ─────────────┤
+//	manifests, offline ───┼──────────────────────────────────────────┘
+//	                      └─> serving certificate ──> streaming
+//
+// The identity may take its time: a server has to be there to join. What needs none begins at once,
+// and so do static pods; a request of the client waits for the identity, and fails after a while as
+// if the server were away. Only what is of no use before waits for the identity itself.
 //
 // It never stops a container because it stops itself: what runs keeps running, and the next start
 // finds it again by the labels the runtime keeps.
@@ -21,12 +25,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/agent/cri"
-	"github.com/everynode/everynode/internal/agent/identity"
 )
 
 // stopTimeout bounds the time between the end of Run's context and its return.
@@ -53,7 +55,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	id, runtime, err := connect(ctx, o)
+	runtime, err := connectRuntime(ctx, o.RuntimeEndpoint)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -61,31 +63,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() { _ = runtime.Close(context.WithoutCancel(ctx)) }()
-	parts, err := assemble(o, ip, id, runtime)
+	parts, err := assemble(o, ip, runtime)
 	if err != nil {
 		return err
 	}
 	parts.manifests, parts.noManifests = folder, noFolder
 	klog.FromContext(ctx).Info("Agent assembled", "node", o.NodeName, "nodeIP", ip, "server", o.Server, "runtime", runtime.Name+"://"+runtime.Version, "after", time.Since(begun).Round(time.Millisecond))
-	// Under systemd, what waits for this service waits for a node that has joined.
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		klog.FromContext(ctx).Info("Telling systemd failed", "err", err)
-	}
 	return parts.run(ctx)
-}
-
-// connect gets this node's identity and its runtime, side by side: joining waits for the server.
-func connect(ctx context.Context, o Options) (id *identity.Identity, runtime *cri.Connection, err error) {
-	both, ctx := errgroup.WithContext(ctx)
-	both.Go(func() (err error) {
-		id, err = identity.Obtain(ctx, identity.Options{Server: o.Server, TokenFile: o.TokenFile, NodeName: o.NodeName, Dir: o.identityDir()})
-		return err
-	})
-	both.Go(func() (err error) {
-		runtime, err = connectRuntime(ctx, o.RuntimeEndpoint)
-		return err
-	})
-	return id, runtime, both.Wait()
 }
 
 // runtimePatience is how long a runtime may take to come up, after a boot say.

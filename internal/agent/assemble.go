@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -36,9 +37,6 @@ import (
 	"github.com/everynode/everynode/internal/agent/volumes"
 )
 
-// apiServerName is in the certificate of every API server, whatever its address.
-const apiServerName = "kubernetes"
-
 func (o Options) identityDir() string { return filepath.Join(o.DataDir, "agent", "pki") }
 func (o Options) podsDir() string     { return filepath.Join(o.DataDir, "pods") }
 func (o Options) imagesDir() string   { return filepath.Join(o.DataDir, "images") }
@@ -60,7 +58,7 @@ func (o Options) listenAddress() string {
 type parts struct {
 	o        Options
 	ip       net.IP
-	identity *identity.Identity
+	identity *identity.Pending
 	runtime  *cri.Connection
 	client   kubernetes.Interface
 	events   *events
@@ -79,7 +77,6 @@ type parts struct {
 	settings config.Settings
 	// preloaded is closed once the images that came with the machine are there.
 	preloaded chan struct{}
-	api       *streaming.Server
 
 	// manifests is the folder of static pods; noManifests why there is none, if that has a reason.
 	manifests, noManifests string
@@ -88,19 +85,21 @@ type parts struct {
 }
 
 // assemble makes the parts and connects them; nothing works yet.
-func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connection) (*parts, error) {
-	p := &parts{o: o, ip: ip, identity: id, runtime: runtime, preloaded: make(chan struct{}), nodeRef: &corev1.ObjectReference{
+func assemble(o Options, ip net.IP, runtime *cri.Connection) (*parts, error) {
+	p := &parts{o: o, ip: ip, runtime: runtime, preloaded: make(chan struct{}), nodeRef: &corev1.ObjectReference{
 		// The kubelet's events carry the name as UID, and kubectl looks for them so.
 		APIVersion: "v1", Kind: "Node", Name: o.NodeName, UID: types.UID(o.NodeName),
 	}}
 	p.settings, _ = o.Upkeep.Settings() // Validate has seen them
 	servers := network.NewServers(o.Server)
-	config := id.Config()
-	// All requests of this agent go to whichever server answers, not only to the one it was given.
-	config.Dial = servers.DialContext
-	config.ServerName = apiServerName
 	var err error
-	if p.client, err = kubernetes.NewForConfig(config); err != nil {
+	p.identity, err = identity.New(identity.Options{
+		Server: o.Server, TokenFile: o.TokenFile, NodeName: o.NodeName, Dir: o.identityDir(), Dial: servers.DialContext,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.client, err = kubernetes.NewForConfig(p.identity.Config()); err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
 	p.events = newEvents(p.client, o.NodeName)
@@ -130,18 +129,8 @@ func assemble(o Options, ip net.IP, id *identity.Identity, runtime *cri.Connecti
 	if err := p.assembleUpkeep(); err != nil {
 		return nil, err
 	}
-	return p, p.assembleAPI()
-}
-
-// assembleAPI makes the node's own API and what it tells of the node.
-func (p *parts) assembleAPI() error {
-	metrics.Register(p.o.NodeName, p.pods.Pods)
-	var err error
-	p.api, err = streaming.New(streaming.Options{
-		Address: p.o.listenAddress(), NodeName: p.o.NodeName, Certificate: p.identity.ServingCertificate(), ClientCA: p.identity.CA(),
-		Client: p.client, Pods: p.pods, Runtime: p.runtime.Runtime, Stats: p.stats, Config: p.o.kubeletConfiguration(), Healthy: p.pods.Healthy,
-	})
-	return err
+	metrics.Register(o.NodeName, p.pods.Pods)
+	return p, nil
 }
 
 // setNode takes in this node's Node as the server has it.
@@ -198,7 +187,8 @@ type part struct {
 func (p *parts) list() []part {
 	return []part{
 		{"identity", p.identity.Run},
-		{"node", p.node.Run},
+		{"service manager", p.joined(tellReady)},
+		{"node", p.joined(p.register)},
 		{"network", p.network.Run},
 		{"services", p.services.run},
 		{"volumes", p.volumes.Run},
@@ -209,9 +199,42 @@ func (p *parts) list() []part {
 		{"shutdown", p.shutdown.Run},
 		{"static pods", p.runStatic},
 		{"offline pods", p.runOffline},
-		{"node API", p.api.Run},
-		{"serving certificate", p.serveCertified},
+		{"node API", p.joined(p.serveAPI)},
+		{"serving certificate", p.joined(p.serveCertified)},
 	}
+}
+
+// joined begins with what is of no use before the node has an identity when it has one.
+func (p *parts) joined(run func(context.Context, *identity.Identity) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if id := p.identity.Identity(ctx); id != nil {
+			return run(ctx, id)
+		}
+		return nil
+	}
+}
+
+// tellReady lets under systemd start what waits for this service, and so for a node that has joined.
+func tellReady(ctx context.Context, _ *identity.Identity) error {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		klog.FromContext(ctx).Info("Telling systemd failed", "err", err)
+	}
+	return nil
+}
+
+// register makes this machine's Node and reports on it.
+func (p *parts) register(ctx context.Context, _ *identity.Identity) error { return p.node.Run(ctx) }
+
+// serveAPI serves the node's own API, of which nobody can be let in before there is a CA to know them by.
+func (p *parts) serveAPI(ctx context.Context, id *identity.Identity) error {
+	api, err := streaming.New(streaming.Options{
+		Address: p.o.listenAddress(), NodeName: p.o.NodeName, Certificate: id.ServingCertificate(), ClientCA: id.CA(),
+		Client: p.client, Pods: p.pods, Runtime: p.runtime.Runtime, Stats: p.stats, Config: p.o.kubeletConfiguration(), Healthy: p.pods.Healthy,
+	})
+	if err != nil {
+		return err
+	}
+	return api.Run(ctx)
 }
 
 // runPods runs pods once the images that came with the machine can be used.
@@ -255,13 +278,13 @@ func (p *parts) sweepLeases(ctx context.Context) error {
 
 // serveCertified asks for the serving certificate once the Node has this machine's addresses, which
 // the server checks it against.
-func (p *parts) serveCertified(ctx context.Context) error {
+func (p *parts) serveCertified(ctx context.Context, id *identity.Identity) error {
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-p.node.Reported():
 	}
-	if err := p.identity.Serving(ctx, []net.IP{p.ip}); err != nil && !errors.Is(err, context.Canceled) {
+	if err := id.Serving(ctx, []net.IP{p.ip}); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil

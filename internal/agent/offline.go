@@ -12,7 +12,7 @@ func (p *parts) assembleOffline() error {
 	if !p.o.OfflinePods {
 		return offline.Erase(p.o.offlineDir())
 	}
-	record, err := offline.Open(p.o.offlineDir())
+	record, err := offline.Open(p.o.offlineDir(), p.identity.Holder)
 	if err != nil {
 		return err
 	}

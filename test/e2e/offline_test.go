@@ -5,8 +5,13 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -256,6 +261,85 @@ func TestBootWithoutServer(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// A node that cannot prove who it is, and one that never joined, run what needs no server as well:
+// the first all that it ran, the second what needs no pod network. Both join when the server is back.
+func TestBootWithoutServerAndIdentity(t *testing.T) {
+	c := cluster.New(t, programs(t))
+	n := c.AddNode("--pod-manifest-path", manifestFolder)
+	c.AwaitReady()
+	place(t, n, "web.yaml", manifestOf("web", 8080))
+	c.Apply(daemonSet("stays", "sleep"))
+	uids := map[*cluster.Node][]string{n: {
+		mirror(t, c, "web-"+n.Name, nil).Annotations["kubernetes.io/config.hash"], string(awaitOnEach(t, c, "stays", 60*time.Second)[n.Name].UID),
+	}}
+	cluster.Await(t, "the DaemonSet's pod is remembered", 30*time.Second, func(context.Context) error {
+		_, err := os.Stat(filepath.Join(n.Path("/var/lib/everynode/agent/offline"), uids[n][1]+".pod"))
+		return err
+	})
+
+	c.Server.Kill()
+	n.Agent.Kill()
+	expire(t, n.Path("/var/lib/everynode/agent/pki/client.pem"))
+	n.Reboot(c.JoinToken())
+	stranger := c.AddMachine()
+	stranger.StartContainerd()
+	place(t, stranger, "host.yaml", strings.Replace(manifestOf("host", 8080), "spec:\n", "spec:\n  hostNetwork: true\n", 1))
+	stranger.StartAgent(c.JoinToken(), "--pod-manifest-path", manifestFolder)
+	containers := map[string]string{}
+	cluster.Await(t, "both run their pods", 90*time.Second, func(ctx context.Context) (err error) {
+		if uids[stranger], err = stranger.ReadySandboxes(ctx); err == nil && len(uids[stranger]) != 1 {
+			err = fmt.Errorf("the node that never joined runs %v", uids[stranger])
+		}
+		for n, uids := range uids {
+			for _, uid := range uids {
+				if err == nil {
+					_, containers[uid], err = n.Exec(ctx, uid, "/bin/testapp", "hostname")
+				}
+			}
+		}
+		return err
+	})
+
+	c.StartServer()
+	c.AwaitServer()
+	c.AwaitReady()
+	mirror(t, c, "web-"+n.Name, nil)
+	mirror(t, c, "host-"+stranger.Name, nil)
+	awaitOnEach(t, c, "stays", 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for n, uids := range uids {
+		for _, uid := range uids {
+			if _, id, err := n.Exec(ctx, uid, "/bin/testapp", "hostname"); err != nil || id != containers[uid] {
+				t.Errorf("%s: the container of %s was %s and is %s (%v)", n.Name, uid, containers[uid], id, err)
+			}
+		}
+	}
+}
+
+// expire replaces a node's certificate by one of the same key and name that has run out.
+func expire(t *testing.T, path string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(path, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-48 * time.Hour)
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pair.Leaf.Subject, NotBefore: old, NotAfter: old.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, of, of, pair.Leaf.PublicKey, pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // records waits until the node remembers its three DaemonSets' pods, and checks how.

@@ -2,9 +2,10 @@
 //
 // The agent calls, in this order:
 //
-//	Obtain   at start: loads the identity on disk, or joins with the token
-//	Run      in the background: renews certificates well before they run out
-//	Config   for every client: it follows renewals by itself
+//	New      at start; nothing is read or asked yet
+//	Run      in the background: loads the identity on disk, or joins with the token; from then on it
+//	         renews certificates well before they run out
+//	Config   for every client, at any time: requests wait for the identity, and follow renewals
 //	Serving  once the Node's status has the addresses: the server checks them
 //
 // Joining trusts nothing but the join token: it names the server's CA by hash, the server sends its CA along in

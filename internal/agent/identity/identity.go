@@ -15,13 +15,16 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate"
 )
 
-const userAgent = "everynode-agent"
+const (
+	userAgent = "everynode-agent"
+	// serverName is in the certificate of every API server, whatever its address.
+	serverName = "kubernetes"
+)
 
 // Identity is the node's certificates. It is safe for concurrent use.
 type Identity struct {
@@ -85,10 +88,11 @@ func (i *Identity) Config() *rest.Config {
 	c := &rest.Config{
 		Host:            i.o.Server,
 		TLSClientConfig: rest.TLSClientConfig{CAData: slices.Clone(i.ca), CertFile: file, KeyFile: file},
-		ContentConfig: rest.ContentConfig{
-			ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON,
-		},
-		UserAgent: userAgent, QPS: -1,
+		ContentConfig:   contentConfig,
+		UserAgent:       userAgent, QPS: -1,
+	}
+	if i.o.Dial != nil {
+		c.Dial, c.ServerName = i.o.Dial, serverName
 	}
 	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return apiServerOnly{rt} })
 	return c

@@ -19,7 +19,6 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
 
 	"github.com/everynode/everynode/internal/jointoken"
@@ -43,11 +42,19 @@ func obtained(t *testing.T, o Options) *Identity {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	i, err := Obtain(ctx, o)
+	i, err := untilObtained(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return i
+}
+
+// untilObtained is what Pending.Run does first.
+func untilObtained(ctx context.Context, o Options) (*Identity, error) {
+	if _, err := New(o); err != nil {
+		return nil, err
+	}
+	return obtain(ctx, o, func(error) {})
 }
 
 func exists(t *testing.T, path string) bool {
@@ -182,7 +189,7 @@ func TestObtainGivesUpAtOnceOnWhatWaitingDoesNotCure(t *testing.T) {
 			s.set(func(s *fakeServer) { c.change(t, s, &o) })
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
-			_, err := Obtain(ctx, o)
+			_, err := untilObtained(ctx, o)
 			switch {
 			case err == nil:
 				t.Fatal("joined")
@@ -230,7 +237,7 @@ func TestObtainWaits(t *testing.T) {
 			if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			once := &joiner{Options: &o, client: func(c *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(c) }}
+			once := &joiner{Options: &o}
 			if err := once.try(context.Background()); err == nil || errors.As(err, &hopeless{}) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("one try: %v, want something about %q", err, c.want)
 			}
@@ -254,7 +261,7 @@ func TestAServerThatIsNotThereYet(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := Obtain(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := untilObtained(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v, want it to wait until the context ends", err)
 	}
 	if _, err := contact(context.Background(), o.Server, s.token.CAHash); err == nil || !strings.Contains(err.Error(), "cannot be reached: dial tcp") {
@@ -268,17 +275,17 @@ func TestEveryCrashPoint(t *testing.T) {
 	for name, cut := range map[string]func(t *testing.T, s *fakeServer, o Options){
 		"key written, nothing asked": func(t *testing.T, s *fakeServer, o Options) {
 			s.set(func(s *fakeServer) { s.revoked = true })
-			_, _ = Obtain(shortly(t, 300*time.Millisecond), o)
+			_, _ = untilObtained(shortly(t, 300*time.Millisecond), o)
 			s.set(func(s *fakeServer) { s.revoked = false })
 		},
 		"asked, not answered": func(t *testing.T, s *fakeServer, o Options) {
 			s.set(func(s *fakeServer) { s.undecided = true })
-			_, _ = Obtain(shortly(t, 300*time.Millisecond), o)
+			_, _ = untilObtained(shortly(t, 300*time.Millisecond), o)
 			s.set(func(s *fakeServer) { s.undecided = false })
 		},
 		"name reserved, certificate not read": func(t *testing.T, s *fakeServer, o Options) {
 			s.set(func(s *fakeServer) { s.undecided = true })
-			_, _ = Obtain(shortly(t, 300*time.Millisecond), o)
+			_, _ = untilObtained(shortly(t, 300*time.Millisecond), o)
 			s.set(func(s *fakeServer) {
 				s.undecided = false
 				s.judge(s.csrs[s.order[0]])
@@ -341,7 +348,7 @@ func TestTheKeyIsOnDiskBeforeItIsUsed(t *testing.T) {
 	if err := os.MkdirAll(o.path(joinKeyFile), 0o700); err != nil { // nothing can be written there
 		t.Fatal(err)
 	}
-	if _, err := Obtain(shortly(t, 20*time.Second), o); err == nil || !strings.Contains(err.Error(), "save the node's key") {
+	if _, err := untilObtained(shortly(t, 20*time.Second), o); err == nil || !strings.Contains(err.Error(), "save the node's key") {
 		t.Errorf("%v", err)
 	}
 	if n := len(s.seen()); n != 0 {
@@ -358,7 +365,7 @@ func TestAnExpiredIdentityJoinsAgainWithItsKey(t *testing.T) {
 
 	without := o
 	without.TokenFile = ""
-	if _, err := Obtain(shortly(t, 20*time.Second), without); err == nil || !strings.Contains(err.Error(), "no valid identity") {
+	if _, err := untilObtained(shortly(t, 20*time.Second), without); err == nil || !strings.Contains(err.Error(), "no valid identity") {
 		t.Errorf("without a token: %v", err)
 	}
 	use(t, s, obtained(t, o))
@@ -394,22 +401,50 @@ func TestAnIdentityIsForOneName(t *testing.T) {
 	o := options(t, s)
 	obtained(t, o)
 	o.NodeName = "n2"
-	if _, err := Obtain(shortly(t, 20*time.Second), o); err == nil || !strings.Contains(err.Error(), "system:node:n1, not of node n2") || !strings.Contains(err.Error(), o.Dir) {
+	if _, err := untilObtained(shortly(t, 20*time.Second), o); err == nil || !strings.Contains(err.Error(), "system:node:n1, not of node n2") || !strings.Contains(err.Error(), o.Dir) {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestASpoiltIdentityIsNamed(t *testing.T) {
-	for file, want := range map[string]string{clientFile: "client.pem", caFile: "ca.crt"} {
-		s := newServer(t)
-		o := options(t, s)
-		obtained(t, o)
-		if err := os.WriteFile(o.path(file), []byte("-----BEGIN"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Obtain(shortly(t, 20*time.Second), o); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "remove "+o.Dir) {
-			t.Errorf("%s: %v", file, err)
-		}
+// A node whose identity cannot be read joins again, with its key if that much is left of it, which
+// the server knows it by; without a token it says what is spoilt.
+func TestASpoiltIdentityJoinsAgain(t *testing.T) {
+	for _, c := range []struct {
+		name, file string
+		spoil      func(text []byte) []byte
+		want       string // of the error, "" if it joins
+	}{
+		{"certificate cut off", clientFile, func(text []byte) []byte { return text[:len(text)-100] }, ""},
+		{"CA cut off", caFile, func([]byte) []byte { return []byte("-----BEGIN") }, ""},
+		{"key lost", clientFile, func([]byte) []byte { return []byte("\x00garbage") }, "the server refuses: node name is taken"},
+		{"empty", clientFile, func([]byte) []byte { return nil }, "the server refuses: node name is taken"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer(t)
+			o := options(t, s)
+			obtained(t, o)
+			obtained(t, o) // clears the key of the join away
+			text, err := os.ReadFile(o.path(c.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(o.path(c.file), c.spoil(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			without := o
+			without.TokenFile = ""
+			if _, err := untilObtained(shortly(t, 20*time.Second), without); err == nil || !strings.Contains(err.Error(), c.file) || !strings.Contains(err.Error(), "--token-file") {
+				t.Errorf("without a token: %v", err)
+			}
+			i, err := untilObtained(shortly(t, 20*time.Second), o)
+			switch {
+			case c.want == "" && err == nil:
+				use(t, s, i)
+			case err == nil || c.want == "" || !strings.Contains(err.Error(), c.want):
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }
 

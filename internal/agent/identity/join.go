@@ -40,8 +40,8 @@ const (
 type joiner struct {
 	*Options
 	token   jointoken.Token
-	client  func(*rest.Config) (kubernetes.Interface, error)
 	refused time.Time // since when the token is refused
+	note    note
 }
 
 // join is one try: pin the CA, make the key durable, ask, wait, store.
@@ -57,7 +57,7 @@ func (j *joiner) join(ctx context.Context) error {
 	if err != nil {
 		return hopelessf("save the node's key: %w", err)
 	}
-	client, err := j.client(&rest.Config{
+	client, err := kubernetes.NewForConfig(&rest.Config{
 		Host: j.Server, BearerToken: j.token.Bearer(), TLSClientConfig: rest.TLSClientConfig{CAData: ca},
 		UserAgent: userAgent, QPS: -1, Timeout: 30 * time.Second,
 	})

@@ -9,8 +9,6 @@ import (
 	"regexp"
 	"time"
 
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate"
 	"k8s.io/klog/v2"
 
@@ -25,24 +23,16 @@ const (
 	repeatNote = time.Minute
 )
 
-// Obtain returns the node's identity: the one on disk if it is good, or a new one for which it joins. It waits as
-// long as waiting may help, and ends with ctx.
-func Obtain(ctx context.Context, o Options) (*Identity, error) {
-	return obtain(ctx, o, func(c *rest.Config) (kubernetes.Interface, error) { return kubernetes.NewForConfig(c) })
-}
-
-func obtain(ctx context.Context, o Options, client func(*rest.Config) (kubernetes.Interface, error)) (*Identity, error) {
-	if err := o.Validate(); err != nil {
-		return nil, fmt.Errorf("node identity: %w", err)
-	}
+// obtain returns the node's identity: the one on disk if it is good, or a new one for which it joins. It waits as
+// long as waiting may help, and ends with ctx. missed is told of each try that failed.
+func obtain(ctx context.Context, o Options, missed func(error)) (*Identity, error) {
 	if err := atomicfile.Dir(o.Dir); err != nil {
 		return nil, fmt.Errorf("prepare the directory of the node's identity: %w", err)
 	}
 	if err := atomicfile.Sweep(o.Dir); err != nil {
 		return nil, fmt.Errorf("clean the directory of the node's identity: %w", err)
 	}
-	j := &joiner{Options: &o, client: client}
-	var note note
+	j := &joiner{Options: &o}
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		err := j.try(ctx)
 		switch {
@@ -53,7 +43,8 @@ func obtain(ctx context.Context, o Options, client func(*rest.Config) (kubernete
 		case errors.As(err, &hopeless{}):
 			return nil, fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, err)
 		}
-		note.log(ctx, err)
+		missed(err)
+		j.note.log(ctx, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -98,11 +89,11 @@ func (j *joiner) stored(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, hopelessf("the node's identity is unusable (%w): remove %s and join again", err, j.Dir)
+		return false, j.spoilt(ctx, err)
 	}
 	hash, err := jointoken.HashCA(ca)
 	if err != nil {
-		return false, hopelessf("%s is unusable (%w): remove %s and join again", j.path(caFile), err, j.Dir)
+		return false, j.spoilt(ctx, fmt.Errorf("%s: %w", j.path(caFile), err))
 	}
 	if moved, err := j.movedFrom(ctx, hash); err != nil || moved {
 		return false, err
@@ -117,6 +108,15 @@ func (j *joiner) stored(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return true, removeIfThere(j.path(joinKeyFile))
+}
+
+// spoilt has a node whose identity cannot be read join again, with its key if that much is left of it.
+func (j *joiner) spoilt(ctx context.Context, err error) error {
+	if j.TokenFile == "" {
+		return hopelessf("the node's identity is unusable (%w): give it the server's join token with --token-file to join again", err)
+	}
+	j.note.log(ctx, fmt.Errorf("the node's identity is unusable: %w", err))
+	return nil
 }
 
 // movedFrom says whether the token file is of another server than the identity: then the operator wants the node

@@ -1,8 +1,10 @@
 package identity
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 
@@ -20,6 +22,9 @@ type Options struct {
 	NodeName string
 	// Dir keeps the identity; nothing else may write to it.
 	Dir string
+	// Dial has a node that has joined connect to whichever server answers; they are all known by
+	// serverName. Default: to Server alone.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Validate tells what is wrong, and with which flag to set it right.

@@ -237,8 +237,11 @@ func (k *Keeper) entry(pod *corev1.Pod) Entry {
 }
 
 // Recall returns the pods that are remembered, and hands out the objects that they use. What cannot
-// be read is reported and forgotten.
+// be read is reported and forgotten. A machine that is nobody's node has nothing to recall.
 func (k *Keeper) Recall(ctx context.Context) []*corev1.Pod {
+	if k.record.holder() == "" {
+		return nil
+	}
 	k.mu.Lock()
 	uids := slices.Sorted(maps.Keys(k.files))
 	k.mu.Unlock()

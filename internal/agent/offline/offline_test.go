@@ -62,9 +62,11 @@ func objectsOfTest() *cache {
 	}}
 }
 
+func holder() string { return "n1 of a server" }
+
 func open(t *testing.T, dir string) *Record {
 	t.Helper()
-	r, err := Open(dir)
+	r, err := Open(dir, holder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,6 +217,29 @@ func TestRecordThatCannotBeWritten(t *testing.T) {
 	})
 }
 
+// What one server's node remembers is nothing to another's, nor to a machine that is no node.
+func TestARecordIsItsHoldersAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "offline")
+	synctest.Test(t, func(t *testing.T) {
+		k := NewKeeper(open(t, dir), objectsOfTest())
+		running(t, k)
+		k.Keep(daemon("a"))
+		synctest.Wait()
+		for _, c := range []struct {
+			holder string
+			want   int
+		}{{"", 0}, {holder(), 1}, {"n1 of another server", 0}} {
+			record, err := Open(dir, func() string { return c.holder })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pods := NewKeeper(record, objectsOfTest()).Recall(t.Context()); len(pods) != c.want {
+				t.Errorf("%q recalls %v, want %d", c.holder, names(pods), c.want)
+			}
+		}
+	})
+}
+
 func TestErase(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "offline")
 	open(t, dir)
@@ -251,7 +276,7 @@ func FuzzRecord(f *testing.F) {
 
 // FuzzSealed: no bytes are taken for a record that this node did not write.
 func FuzzSealed(f *testing.F) {
-	r, err := Open(filepath.Join(f.TempDir(), "offline"))
+	r, err := Open(filepath.Join(f.TempDir(), "offline"), holder)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/atomicfile"
 )
@@ -40,11 +41,14 @@ type Entry struct {
 type Record struct {
 	dir  string
 	aead cipher.AEAD
+	// holder names whose record it is.
+	holder func() string
 }
 
 // Open returns the record in a folder, which nothing else may write to. A key that is missing or
-// damaged is made anew; what was written with the old one can then not be read.
-func Open(dir string) (*Record, error) {
+// damaged is made anew; what was written with the old one can then not be read. Nor can what was
+// written for another holder, which is the node of one server; "" stands for nobody.
+func Open(dir string, holder func() string) (*Record, error) {
 	if err := atomicfile.Dir(dir); err != nil {
 		return nil, fmt.Errorf("record of pods: %w", err)
 	}
@@ -57,6 +61,9 @@ func Open(dir string) (*Record, error) {
 		return nil, fmt.Errorf("key of the record of pods: %w", err)
 	}
 	if len(key) != keySize {
+		if err == nil {
+			klog.Background().Info("The key of the record of pods is damaged; they are remembered anew", "file", path)
+		}
 		key = make([]byte, keySize)
 		_, _ = rand.Read(key) // never fails
 		if err := atomicfile.Write(path, key); err != nil {
@@ -71,7 +78,7 @@ func Open(dir string) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key of the record of pods: %w", err)
 	}
-	return &Record{dir: dir, aead: aead}, nil
+	return &Record{dir: dir, aead: aead, holder: holder}, nil
 }
 
 // Erase removes a record with its key.
@@ -96,8 +103,11 @@ func (r *Record) save(uid types.UID, text []byte) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(path, r.aead.Seal(nil, nil, text, []byte(format+string(uid))))
+	return atomicfile.Write(path, r.aead.Seal(nil, nil, text, r.bound(uid)))
 }
+
+// bound is what an entry's encryption is bound to.
+func (r *Record) bound(uid types.UID) []byte { return []byte(format + string(uid) + " " + r.holder()) }
 
 // forget removes the entry of a pod, if there is one.
 func (r *Record) forget(uid types.UID) error {
@@ -138,9 +148,9 @@ func (r *Record) load(uid types.UID) (Entry, error) {
 
 // open decrypts and checks an entry.
 func (r *Record) open(uid types.UID, sealed []byte) (Entry, error) {
-	text, err := r.aead.Open(nil, nil, sealed, []byte(format+string(uid)))
+	text, err := r.aead.Open(nil, nil, sealed, r.bound(uid))
 	if err != nil {
-		return Entry{}, errors.New("it is damaged, or was written with another key")
+		return Entry{}, errors.New("it is damaged, or was written with another key or for another node")
 	}
 	return parse(uid, text)
 }
