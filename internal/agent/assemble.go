@@ -42,6 +42,7 @@ func (o Options) podsDir() string     { return filepath.Join(o.DataDir, "pods") 
 func (o Options) imagesDir() string   { return filepath.Join(o.DataDir, "images") }
 func (o Options) cgroupRoot() string  { return "/everynode-" + o.NodeName }
 func (o Options) offlineDir() string  { return filepath.Join(o.DataDir, "agent", "offline") }
+func (o Options) pulledDir() string   { return filepath.Join(o.DataDir, "agent", "pulled") }
 func (o Options) networkFile() string { return filepath.Join(o.DataDir, "agent", "network.json") }
 func (o Options) ipamDir() string     { return filepath.Join(o.DataDir, "cni", "ipam") }
 
@@ -70,6 +71,7 @@ type parts struct {
 	volumes  *volumes.Manager
 	pods     *pods.Manager
 	logs     *logs.Rotator
+	pulled   *images.Provenance
 	garbage  *images.Collector
 	guard    *pressure.Guard
 	shutdown *shutdown.Watcher
@@ -141,7 +143,11 @@ func (p *parts) setNode(node *corev1.Node) {
 
 func (p *parts) assemblePods() error {
 	p.objects = objects.New(p.client)
-	if err := p.assembleOffline(); err != nil {
+	var err error
+	if err = p.assembleOffline(); err != nil {
+		return err
+	}
+	if p.pulled, err = images.OpenProvenance(p.o.pulledDir()); err != nil {
 		return err
 	}
 	volumeOptions := volumes.Options{Root: p.o.podsDir(), Objects: p.objects, NodeName: p.o.NodeName, ClusterCA: p.identity.CA, Node: p.node.Current}
@@ -153,9 +159,8 @@ func (p *parts) assemblePods() error {
 	}
 	p.volumes = volumes.New(volumeOptions)
 	facts := volumes.Facts{NodeName: p.o.NodeName, HostIPs: []string{p.ip.String()}, Allocatable: p.node.Allocatable()}
-	var err error
 	p.pods, err = pods.New(pods.Options{
-		Offline:  p.keeper(),
+		Offline: p.keeper(), Provenance: p.pulled,
 		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: p.o.cgroupRoot(),
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,

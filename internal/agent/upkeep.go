@@ -28,7 +28,7 @@ func (p *parts) assembleUpkeep() error {
 		return err
 	}
 	p.garbage, err = images.NewCollector(images.CollectorOptions{
-		Images: p.runtime.Images, Runtime: p.runtime.Runtime, Wanted: p.pods.WantedImages, Dir: p.o.imagesDir(), Policy: s.Images,
+		Images: p.runtime.Images, Runtime: p.runtime.Runtime, Wanted: p.pods.WantedImages, Dir: p.o.imagesDir(), Policy: s.Images, Provenance: p.pulled,
 		Recorder: p.events.recorder, Node: p.nodeRef,
 	})
 	if err != nil {

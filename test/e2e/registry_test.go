@@ -92,6 +92,8 @@ func TestPrivateRegistry(t *testing.T) {
 	running := func(pod *corev1.Pod) bool { return ready(pod) && restarts(pod) == 0 }
 	awaitPod(t, c, "early", time.Minute, running) // the secret came late
 
+	freeloaders(t, c, n)
+
 	secret("right-tls", tlsRegistry, registryPassword)
 	pod("tls", tlsRegistry, "@"+digest.String(), "imagePullSecrets: [{name: elsewhere}, {name: right-tls}]")
 	awaitPod(t, c, "tls", time.Minute, running)
@@ -102,6 +104,41 @@ func TestPrivateRegistry(t *testing.T) {
 	got := awaitPod(t, c, "account", time.Minute, running)
 	if id := got.Status.ContainerStatuses[0].ImageID; !strings.Contains(id, digest.String()) {
 		t.Errorf("its image is %q, want digest %s", id, digest)
+	}
+}
+
+// freeloaders are pods that name an image which the node has by now, without the secret that it was
+// pulled with: they get it neither before nor after the agent is killed.
+func freeloaders(t *testing.T, c *cluster.Cluster, n *cluster.Node) {
+	t.Helper()
+	for _, when := range []string{"before", "after"} {
+		for _, p := range []struct{ name, policy, secret, reason string }{
+			{"guest", "IfNotPresent", "", "ImagePull"}, {"guesser", "IfNotPresent", "wrong", "ImagePull"},
+			{"squatter", "Never", "", "ErrImageNeverPull"}, {"owner", "Never", "right", ""},
+		} {
+			name := p.name + "-" + when
+			more := ""
+			if p.secret != "" {
+				more = "imagePullSecrets: [{name: " + p.secret + "}]"
+			}
+			pod := strings.ReplaceAll(onNode(n.Name, name, more, "sleep"), appImage, plainRegistry+"/"+privateRepository+":1")
+			c.Apply(pod + "    imagePullPolicy: " + p.policy + "\n")
+			awaitPod(t, c, name, 30*time.Second, func(pod *corev1.Pod) bool {
+				if p.reason == "" || len(pod.Status.ContainerStatuses) != 1 {
+					return ready(pod)
+				}
+				waiting := pod.Status.ContainerStatuses[0].State.Waiting
+				return waiting != nil && strings.Contains(waiting.Reason, p.reason)
+			})
+		}
+		if when == "before" {
+			n.Agent.Kill()
+			n.StartAgent(c.JoinToken())
+		}
+	}
+	files, err := filepath.Glob(n.Path("/var/lib/everynode/agent/pulled/*"))
+	if err != nil || len(files) == 0 {
+		t.Errorf("who may use which image is remembered in %v, %v", files, err)
 	}
 }
 

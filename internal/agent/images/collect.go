@@ -38,6 +38,8 @@ type CollectorOptions struct {
 	// Wanted are the names of images that stay, whether a container has them now or not: those of
 	// the pods of this node. Default: none.
 	Wanted func() []string
+	// Provenance forgets what the runtime does not have any more. Default: there is none.
+	Provenance *Provenance
 	// Dir holds the archives of images that came with the machine; see PreloadOptions. These stay,
 	// for no registry may be in reach when they are needed.
 	Dir string
@@ -96,10 +98,14 @@ func NewCollector(o CollectorOptions) (*Collector, error) {
 
 // Run collects now and then, until ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
+	c.began = c.now()
 	if c.o.Policy.Off() {
+		_, err := c.look(cri.Quiet(ctx)) // what an earlier agent has left is settled all the same
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "The images cannot be listed")
+		}
 		return nil
 	}
-	c.began = c.now()
 	failures := 0
 	for ctx.Err() == nil {
 		next, err := c.collect(cri.Quiet(ctx))
@@ -189,6 +195,7 @@ func (c *Collector) remove(ctx context.Context, images []garbage.Image) (freed i
 			return freed, fmt.Errorf("remove image %s: %w", image.ID, err)
 		}
 		delete(c.records, image.ID)
+		c.o.Provenance.Forget(image.ID)
 		freed += image.Size
 	}
 	return freed, nil
@@ -197,10 +204,12 @@ func (c *Collector) remove(ctx context.Context, images []garbage.Image) (freed i
 // look lists the runtime's images with what is known of their use.
 func (c *Collector) look(ctx context.Context) ([]garbage.Image, error) {
 	// First the images: a container made after them can have no other ones but theirs.
+	asked := c.now()
 	images, err := c.o.Images.ListImages(ctx, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list images: %w", err)
 	}
+	c.o.Provenance.Reconcile(images, asked)
 	used, err := c.used(ctx)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,9 +17,23 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// credential is one for a registry, and the secret that it is from.
+type credential struct {
+	auth   *runtimeapi.AuthConfig
+	secret *corev1.Secret
+}
+
+// grant is what is remembered of a credential that the registry has accepted.
+func (c *credential) grant() grant {
+	return grant{
+		Namespace: c.secret.Namespace, Name: c.secret.Name, UID: string(c.secret.UID),
+		Hash: hex.EncodeToString([]byte(fingerprint([]credential{*c}))),
+	}
+}
+
 // credentials finds those in the pod's pull secrets that fit the image, the most
 // specific first, and names the secrets that could not be read.
-func (p *Puller) credentials(ctx context.Context, pod *corev1.Pod, image string) (creds []*runtimeapi.AuthConfig, missing string) {
+func (p *Puller) credentials(ctx context.Context, pod *corev1.Pod, image string) (creds []credential, missing string) {
 	if p.o.Secrets == nil || len(pod.Spec.ImagePullSecrets) == 0 {
 		return nil, ""
 	}
@@ -42,7 +57,7 @@ func (p *Puller) credentials(ctx context.Context, pod *corev1.Pod, image string)
 type registryAuth struct {
 	// host may have wildcards in its labels; prefix is a path or empty.
 	host, prefix string
-	auth         *runtimeapi.AuthConfig
+	credential
 }
 
 type dockerEntry struct {
@@ -79,7 +94,7 @@ func parseSecret(s *corev1.Secret) ([]registryAuth, error) {
 			return nil, fmt.Errorf("secret %s, registry %s: %w", s.Name, server, err)
 		}
 		host, prefix := splitServer(server)
-		list = append(list, registryAuth{host, prefix, auth})
+		list = append(list, registryAuth{host, prefix, credential{auth, s}})
 	}
 	return list, nil
 }
@@ -121,7 +136,7 @@ func dockerHub(host string) string {
 }
 
 // match picks the entries that fit an image, the longest first.
-func match(all []registryAuth, image string) []*runtimeapi.AuthConfig {
+func match(all []registryAuth, image string) []credential {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return nil
@@ -143,9 +158,9 @@ func match(all []registryAuth, image string) []*runtimeapi.AuthConfig {
 		}
 		return a.auth.Username < b.auth.Username
 	})
-	var list []*runtimeapi.AuthConfig
+	var list []credential
 	for _, a := range fit {
-		list = append(list, a.auth)
+		list = append(list, a.credential)
 	}
 	return list
 }
@@ -165,10 +180,10 @@ func hostMatches(pattern, host string) bool {
 }
 
 // fingerprint tells apart pulls of one image with different credentials.
-func fingerprint(creds []*runtimeapi.AuthConfig) string {
+func fingerprint(creds []credential) string {
 	h := sha256.New()
 	for _, c := range creds {
-		for _, s := range []string{c.Username, c.Password, c.IdentityToken, c.RegistryToken} {
+		for _, s := range []string{c.auth.Username, c.auth.Password, c.auth.IdentityToken, c.auth.RegistryToken} {
 			fmt.Fprintf(h, "%d:%s", len(s), s)
 		}
 	}

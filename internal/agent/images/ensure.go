@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/distribution/reference"
@@ -49,6 +50,8 @@ type Options struct {
 	Images internalapi.ImageManagerService
 	// Secrets may be nil: then no pull has credentials.
 	Secrets Secrets
+	// Provenance remembers who may use which image. Without one every pod may use what the machine has.
+	Provenance *Provenance
 	// MaxPulls bounds the pulls at once. Default 4.
 	MaxPulls int
 }
@@ -92,6 +95,11 @@ func (p *Puller) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 		event(corev1.EventTypeWarning, "InspectFailed", msg)
 		return Image{}, &Error{InvalidImageName, msg}
 	}
+	var missing string
+	credentials := sync.OnceValue(func() (creds []credential) {
+		creds, missing = p.credentials(ctx, pod, name)
+		return creds
+	})
 	if c.ImagePullPolicy != corev1.PullAlways {
 		img, err := p.inspect(ctx, name)
 		switch {
@@ -101,16 +109,26 @@ func (p *Puller) Ensure(ctx context.Context, pod *corev1.Pod, c *corev1.Containe
 			msg := fmt.Sprintf("Failed to inspect image %q: %s", c.Image, message(err))
 			event(corev1.EventTypeWarning, "InspectFailed", msg)
 			return Image{}, &Error{ErrImageInspect, msg}
-		case img.Ref != "":
-			event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", c.Image))
+		case img.Ref != "" && p.o.Provenance.Allows(name, img.Ref, credentials):
+			event(corev1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image))
 			return img, nil
+		case c.ImagePullPolicy == corev1.PullNever && img.Ref != "":
+			msg := fmt.Sprintf("Container image %q is present, but was pulled with credentials that the pod does not have, and its pull policy is Never: "+
+				"name a pull secret that gives access to it in imagePullSecrets", c.Image)
+			event(corev1.EventTypeWarning, ErrImageNeverPull, msg)
+			return Image{}, &Error{ErrImageNeverPull, msg}
 		case c.ImagePullPolicy == corev1.PullNever:
 			msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
 			event(corev1.EventTypeWarning, ErrImageNeverPull, msg)
 			return Image{}, &Error{ErrImageNeverPull, msg}
 		}
 	}
-	return p.pull(ctx, pod, name, c.Image, sandbox, event)
+	creds := credentials()
+	if missing != "" {
+		event(corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
+			fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", missing))
+	}
+	return p.pull(ctx, name, c.Image, creds, sandbox, event)
 }
 
 // Normalize adds the tag "latest" to a name that has neither tag nor digest, as
@@ -148,12 +166,7 @@ func (p *Puller) inspect(ctx context.Context, name string) (Image, error) {
 	return img, nil
 }
 
-func (p *Puller) pull(ctx context.Context, pod *corev1.Pod, name, shown string, sandbox *runtimeapi.PodSandboxConfig, event Event) (Image, error) {
-	creds, missing := p.credentials(ctx, pod, name)
-	if missing != "" {
-		event(corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
-			fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", missing))
-	}
+func (p *Puller) pull(ctx context.Context, name, shown string, creds []credential, sandbox *runtimeapi.PodSandboxConfig, event Event) (Image, error) {
 	event(corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", shown))
 	began := time.Now()
 	// The pull outlives a caller that gives up: others may wait for it too.
@@ -186,22 +199,39 @@ type pulled struct {
 }
 
 // pullNow waits for a slot and tries each credential until one works.
-func (p *Puller) pullNow(ctx context.Context, name string, creds []*runtimeapi.AuthConfig, sandbox *runtimeapi.PodSandboxConfig) (pulled, error) {
+func (p *Puller) pullNow(ctx context.Context, name string, creds []credential, sandbox *runtimeapi.PodSandboxConfig) (pulled, error) {
 	p.slots <- struct{}{}
 	defer func() { <-p.slots }()
-	if len(creds) == 0 {
-		creds = []*runtimeapi.AuthConfig{nil}
+	try := []*credential{nil}
+	if len(creds) > 0 {
+		try = try[:0]
+		for i := range creds {
+			try = append(try, &creds[i])
+		}
+	}
+	if err := p.o.Provenance.Begin(name); err != nil {
+		return pulled{}, err
 	}
 	began := time.Now()
 	var errs []error
-	for _, auth := range creds {
+	for _, c := range try {
+		var auth *runtimeapi.AuthConfig
+		if c != nil {
+			auth = c.auth
+		}
 		ref, err := p.o.Images.PullImage(ctx, &runtimeapi.ImageSpec{Image: name}, auth, sandbox)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		return p.describe(ctx, name, ref, time.Since(began))
+		got, err := p.describe(ctx, name, ref, time.Since(began))
+		if err != nil {
+			return pulled{}, err // it stays known as being pulled: it may be there
+		}
+		p.o.Provenance.Pulled(name, got.image.Ref, c)
+		return got, nil
 	}
+	p.o.Provenance.Failed(name)
 	if len(errs) == 1 {
 		return pulled{}, errs[0]
 	}

@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/everynode/everynode/internal/agent/cgroups"
+	"github.com/everynode/everynode/internal/agent/images"
 	"github.com/everynode/everynode/internal/agent/objects"
 	"github.com/everynode/everynode/internal/agent/volumes"
 	"github.com/everynode/everynode/internal/decide/podlife"
@@ -107,6 +108,8 @@ type Options struct {
 	RuntimeHandler func(class string) (string, error)
 	// MaxStarts bounds the sandboxes being made at once. Default 15.
 	MaxStarts int
+	// Provenance remembers which pods may use which image. Default: all may use all.
+	Provenance *images.Provenance
 	// MaxPulls bounds the images being pulled at once. Default 4.
 	MaxPulls int
 	// Relist is the interval of full lists of the runtime's containers where no

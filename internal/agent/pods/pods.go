@@ -53,7 +53,7 @@ func New(o Options) (*Manager, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	puller, err := images.New(images.Options{Images: o.Images, Secrets: o.Objects, MaxPulls: o.MaxPulls})
+	puller, err := images.New(images.Options{Images: o.Images, Secrets: o.Objects, Provenance: o.Provenance, MaxPulls: o.MaxPulls})
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func TestPodRunsAndIsReportedOnce(t *testing.T) {
 			t.Errorf("status writes (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff([]string{
-			`Normal Pulled spec.containers{c}: Container image "image:latest" already present on machine`,
+			`Normal Pulled spec.containers{c}: Container image "image:latest" already present on machine and can be accessed by the pod`,
 			"Normal Created spec.containers{c}: Container created",
 			"Normal Started spec.containers{c}: Container started",
 		}, events); diff != "" {
