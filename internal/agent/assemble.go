@@ -158,6 +158,10 @@ func (p *parts) assemblePods() error {
 		return err
 	}
 	p.volumes = volumes.New(volumeOptions)
+	limits, err := p.cgroupLimits()
+	if err != nil {
+		return err
+	}
 	facts := volumes.Facts{NodeName: p.o.NodeName, HostIPs: []string{p.ip.String()}, Allocatable: p.node.Allocatable()}
 	p.pods, err = pods.New(pods.Options{
 		Offline: p.keeper(), Provenance: p.pulled,
@@ -165,7 +169,7 @@ func (p *parts) assemblePods() error {
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
 		NodeFacts: func() volumes.Facts { return facts },
-		Node:      p.node.Current, Refuse: p.refuse, CgroupLimits: p.cgroupLimits(),
+		Node:      p.node.Current, Refuse: p.refuse, CgroupLimits: limits,
 		DNS: network.DNS{}.For, Recorder: p.events.recorder, NetworkReady: p.network.Ready,
 		RuntimeHandler: p.runtimeHandler, AllowedUnsafeSysctls: p.o.AllowedUnsafeSysctls,
 	})

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/everynode/everynode/internal/agent/cgroups"
 	"github.com/everynode/everynode/internal/agent/images"
@@ -89,19 +91,41 @@ func (p *parts) allocatable(capacity corev1.ResourceList) corev1.ResourceList {
 	return eviction.Allocatable(capacity, p.settings.Reserved, p.settings.Thresholds)
 }
 
-// cgroupLimits keep what is reserved from the pods, where anything is.
-func (p *parts) cgroupLimits() cgroups.Limits {
+// cgroupLimits keep what is reserved from the pods, where anything is. A reservation that leaves them
+// nothing is an error: no pod could run, and none would say why.
+func (p *parts) cgroupLimits() (cgroups.Limits, error) {
 	capacity, err := p.node.Capacity()
 	if err != nil {
-		return cgroups.Limits{}
+		return cgroups.Limits{}, fmt.Errorf("what this machine has: %w", err)
 	}
-	var limits cgroups.Limits
-	reserved := p.settings.Reserved
-	if memory, has := reserved[corev1.ResourceMemory]; has {
-		limits.Memory = max(capacity.Memory().Value()-memory.Value(), 1)
+	_, pids, err := measure.New("/").Processes()
+	if err != nil {
+		return cgroups.Limits{}, err
 	}
-	if cpu, has := reserved[corev1.ResourceCPU]; has {
-		limits.CPU = max(capacity.Cpu().MilliValue()-cpu.MilliValue(), 1)
+	return limits(p.settings.Reserved, corev1.ResourceList{
+		corev1.ResourceMemory: *capacity.Memory(), corev1.ResourceCPU: *capacity.Cpu(), pid: *resource.NewQuantity(int64(pids), resource.DecimalSI),
+	})
+}
+
+// pid is how reservations call process ids.
+const pid corev1.ResourceName = "pid"
+
+func limits(reserved, capacity corev1.ResourceList) (cgroups.Limits, error) {
+	var l cgroups.Limits
+	for name, limit := range map[corev1.ResourceName]*int64{corev1.ResourceMemory: &l.Memory, corev1.ResourceCPU: &l.CPU, pid: &l.PIDs} {
+		part, has := reserved[name]
+		if !has || part.IsZero() {
+			continue
+		}
+		left := capacity[name].DeepCopy()
+		left.Sub(part)
+		if left.Sign() <= 0 {
+			total := capacity[name]
+			return cgroups.Limits{}, fmt.Errorf("systemReserved and kubeReserved keep %s %s from pods, and this machine has %s: reserve less", part.String(), name, total.String())
+		}
+		if *limit = left.Value(); name == corev1.ResourceCPU {
+			*limit = left.MilliValue()
+		}
 	}
-	return limits
+	return l, nil
 }

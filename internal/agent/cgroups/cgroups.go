@@ -40,6 +40,8 @@ type Limits struct {
 	Memory int64
 	// CPU, in thousandths, weighs pods against everything else on the machine.
 	CPU int64
+	// PIDs bounds their processes and threads.
+	PIDs int64
 }
 
 // New returns the tree below root, such as "/everynode-node1". Nothing is made yet.

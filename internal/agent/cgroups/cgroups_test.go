@@ -82,7 +82,7 @@ func TestRealCgroups(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes cgroups: run it as root")
 	}
-	tree, err := New(fmt.Sprintf("/everynode-test-%d", os.Getpid()), Limits{Memory: 512 << 20, CPU: 1500})
+	tree, err := New(fmt.Sprintf("/everynode-test-%d", os.Getpid()), Limits{Memory: 512 << 20, CPU: 1500, PIDs: 4321})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +103,9 @@ func TestRealCgroups(t *testing.T) {
 	if got := read(t, tree.root, "memory", "memory.limit_in_bytes", "memory.max"); got != strconv.Itoa(512<<20) {
 		t.Errorf("memory limit of all pods %s", got)
 	}
+	if got := read(t, tree.root, "pids", "pids.max", "pids.max"); got != "4321" {
+		t.Errorf("limit of all pods' processes %s", got)
+	}
 	again, err := New(tree.root, Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -112,6 +115,9 @@ func TestRealCgroups(t *testing.T) {
 	}
 	if got := read(t, tree.root, "memory", "memory.limit_in_bytes", "memory.max"); got == strconv.Itoa(512<<20) {
 		t.Errorf("nothing is reserved any more, and the memory limit of all pods is still %s", got)
+	}
+	if got := read(t, tree.root, "pids", "pids.max", "pids.max"); got != "max" {
+		t.Errorf("nothing is reserved any more, and the limit of all pods' processes is still %s", got)
 	}
 	if got := tree.Pods(); len(got) != 2 || !slices.Contains(got, "g") || !slices.Contains(got, "b") {
 		t.Errorf("pods %v", got)

@@ -4,6 +4,7 @@ import (
 	ocgroups "github.com/opencontainers/cgroups"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
 
 	"github.com/everynode/everynode/internal/decide/podlife"
 )
@@ -47,6 +48,10 @@ func (l Limits) resources() *ocgroups.Resources {
 	r.Memory = -1
 	if l.Memory > 0 {
 		r.Memory = l.Memory
+	}
+	r.PidsLimit = ptr.To[int64](-1)
+	if l.PIDs > 0 {
+		r.PidsLimit = &l.PIDs
 	}
 	return r
 }
