@@ -237,7 +237,6 @@ func (a *assembly) direct() error {
 	w, err := direct.New(direct.Options{
 		Pods:                 a.core.pods,
 		DaemonSetStatus:      a.core.daemonSetStatus,
-		Nodes:                a.core.nodes,
 		Admission:            a.generic.AdmissionControl,
 		AuditBackend:         a.generic.AuditBackend,
 		AuditPolicyEvaluator: a.generic.AuditPolicyRuleEvaluator,

@@ -138,7 +138,7 @@ func (a *assembly) addNodes(k *kindSet, transport http.RoundTripper) *nodestore.
 		return nil
 	}
 	a.core.nodes = nodes.Node
-	k.add("nodes", nodes.Node)
+	k.add("nodes", nodeKind{nodes.Node, a.options.NodeRanges})
 	k.add("nodes/status", nodes.Status)
 	k.add("nodes/proxy", nodes.Proxy)
 	return nodes

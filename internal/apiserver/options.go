@@ -33,6 +33,8 @@ type Options struct {
 	ServiceCIDR *net.IPNet
 	// ClusterCIDR is the range of pod addresses.
 	ClusterCIDR *net.IPNet
+	// NodeRanges promises a node that is created the range of its pods' addresses. Nil: nodes get theirs later.
+	NodeRanges NodeRanges
 	// AuditLogPath is the file for audit events, "-" for standard output. Empty: no audit log.
 	AuditLogPath string
 	// AuditPolicyFile is an audit policy in Kubernetes' format. Empty: one line of metadata for each write.

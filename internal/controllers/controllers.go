@@ -19,6 +19,7 @@ import (
 
 	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/housekeeping"
+	"github.com/everynode/everynode/internal/controllers/housekeeping/ranges"
 	"github.com/everynode/everynode/internal/controllers/join"
 	"github.com/everynode/everynode/internal/controllers/nodehealth"
 	"github.com/everynode/everynode/internal/controllers/routes"
@@ -39,8 +40,8 @@ type Options struct {
 	// Sources are what the DaemonSet controller watches, straight at the registries; nil watches
 	// through the API.
 	Sources *daemonset.Sources
-	// Ranges takes the nodes' ranges straight to the registry; nil writes them through the API.
-	Ranges housekeeping.RangeWriter
+	// Ranges is the ledger of the nodes' ranges, which the API server asks too; nil when it does not.
+	Ranges *ranges.Ledger
 
 	// CAFile and CAKeyFile sign certificates; CAFile is published as kube-root-ca.crt.
 	CAFile, CAKeyFile string

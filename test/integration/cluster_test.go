@@ -24,6 +24,7 @@ import (
 	"github.com/everynode/everynode/internal/controllers"
 	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/election"
+	"github.com/everynode/everynode/internal/controllers/housekeeping/ranges"
 	"github.com/everynode/everynode/internal/scheduler"
 	"github.com/everynode/everynode/internal/store"
 )
@@ -37,6 +38,7 @@ type cluster struct {
 	server *apiserver.Server
 	bundle *pki.Bundle
 	config *rest.Config
+	ranges *ranges.Ledger
 
 	depose context.CancelCauseFunc // ends the term under way
 	terms  chan struct{}           // one value a term that began
@@ -56,9 +58,10 @@ func start(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nodeRanges := &ranges.Ledger{}
 	server, err := apiserver.New(ctx, apiserver.Options{
 		DataDir: dir, Listen: "127.0.0.1:0", Store: backend, PKI: bundle,
-		ServiceCIDR: cidr("10.43.0.0/16"), ClusterCIDR: cidr("10.42.0.0/20"),
+		ServiceCIDR: cidr("10.43.0.0/16"), ClusterCIDR: cidr("10.42.0.0/20"), NodeRanges: nodeRanges,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +73,7 @@ func start(t *testing.T) *cluster {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the API server is not ready after 20 s")
 	}
-	c := &cluster{server: server, bundle: bundle, config: server.ClientConfig(), terms: make(chan struct{}, 99)}
+	c := &cluster{server: server, bundle: bundle, config: server.ClientConfig(), ranges: nodeRanges, terms: make(chan struct{}, 99)}
 	if c.Interface, err = kubernetes.NewForConfig(c.config); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +114,7 @@ func (c *cluster) lead(life, term context.Context) error {
 	g, ctx := errgroup.WithContext(term)
 	g.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
-			Config: cfg, Informers: informers, Writer: c.server.Writer(),
+			Config: cfg, Informers: informers, Writer: c.server.Writer(), Ranges: c.ranges,
 			Sources: (*daemonset.Sources)(c.server.Sources()),
 			CAFile:  c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
 			ClusterCIDR: cidr("10.42.0.0/20"), ServiceCIDR: cidr("10.43.0.0/16"),

@@ -48,7 +48,7 @@ func TestControlPlane(t *testing.T) {
 			"a volume is bound, and kept while used": volumes,
 			"a disruption budget counts":             budgets,
 			"cluster roles are aggregated":           aggregation,
-			"nodes get ranges, and routes":           ranges,
+			"nodes get ranges, and routes":           nodeRanges,
 			"nodes may read routes and API servers":  nodeAccess,
 			"a certificate is signed":                signing,
 			"pods go where they should":              placement,
@@ -265,7 +265,7 @@ func aggregation(t *testing.T, c *cluster) {
 	})
 }
 
-func ranges(t *testing.T, c *cluster) {
+func nodeRanges(t *testing.T, c *cluster) {
 	for _, name := range []string{"n1", "n2"} {
 		await(t, "range and route of "+name, func() (bool, string) {
 			n, err := c.CoreV1().Nodes().Get(t.Context(), name, metav1.GetOptions{})
@@ -467,8 +467,15 @@ func secondTerm(t *testing.T, c *cluster) {
 // exhaustion adds nodes until there are more than ranges (16).
 func exhaustion(t *testing.T, c *cluster) {
 	ctx := t.Context()
+	atOnce := 0
 	for i := range 18 {
-		must[*corev1.Node](t)(c.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("many-%02d", i)}}, metav1.CreateOptions{}))
+		n := must[*corev1.Node](t)(c.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("many-%02d", i)}}, metav1.CreateOptions{}))
+		if n.Spec.PodCIDR != "" {
+			atOnce++
+		}
+	}
+	if atOnce < 2 {
+		t.Errorf("%d of 18 nodes had their range as they were created", atOnce)
 	}
 	without := map[string]bool{}
 	await(t, "16 ranges are given", func() (bool, string) {

@@ -52,14 +52,11 @@ func TestJoining(t *testing.T) {
 	// The token file appears while the first machine waits for it.
 	first := machine("edge-1")
 	began := time.Now()
-	id, err := identity.Obtain(ctx, first)
+	id, err := obtain(ctx, first)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("joined after %v", time.Since(began).Round(time.Millisecond))
-	running, stopRunning := context.WithCancel(ctx)
-	defer stopRunning()
-	go func() { _ = id.Run(running) }()
 	client := kubernetes.NewForConfigOrDie(id.Config())
 
 	node, err := client.CoreV1().Nodes().Get(ctx, "edge-1", metav1.GetOptions{})
@@ -131,13 +128,13 @@ func TestJoining(t *testing.T) {
 
 	t.Run("a taken name is refused until its Node is deleted", func(t *testing.T) {
 		second := machine("edge-1")
-		if _, err := identity.Obtain(ctx, second); err == nil || !strings.Contains(err.Error(), "kubectl delete node edge-1") {
+		if _, err := obtain(ctx, second); err == nil || !strings.Contains(err.Error(), "kubectl delete node edge-1") {
 			t.Errorf("%v", err)
 		}
 		if err := c.CoreV1().Nodes().Delete(ctx, "edge-1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := identity.Obtain(ctx, second); err != nil {
+		if _, err := obtain(ctx, second); err != nil {
 			t.Error(err)
 		}
 	})
@@ -158,10 +155,10 @@ func TestJoining(t *testing.T) {
 			_, err := holder.CertificatesV1().CertificateSigningRequests().List(ctx, metav1.ListOptions{})
 			return apierrors.IsUnauthorized(err), fmt.Sprint(err)
 		})
-		if _, err := identity.Obtain(ctx, copied); err == nil || !strings.Contains(err.Error(), "does not accept join token "+revoked.ID) {
+		if _, err := obtain(ctx, copied); err == nil || !strings.Contains(err.Error(), "does not accept join token "+revoked.ID) {
 			t.Errorf("%v", err)
 		}
-		if _, err := identity.Obtain(ctx, first); err != nil {
+		if _, err := obtain(ctx, first); err != nil {
 			t.Errorf("a node that has joined needs it no more: %v", err)
 		}
 	})
@@ -218,4 +215,20 @@ func verdict(ctx context.Context, t *testing.T, client kubernetes.Interface, sub
 		return err == nil && len(csr.Status.Conditions) > 0, fmt.Sprint(csr.Status.Conditions, err)
 	})
 	return csr.Status.Conditions[0].Type
+}
+
+// obtain joins, or says why that is hopeless. The identity is kept fresh until ctx ends.
+func obtain(ctx context.Context, o identity.Options) (*identity.Identity, error) {
+	p, err := identity.New(o)
+	if err != nil {
+		return nil, err
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- p.Run(ctx) }()
+	select {
+	case <-p.Ready():
+		return p.Identity(ctx), nil
+	case err := <-failed:
+		return nil, err
+	}
 }

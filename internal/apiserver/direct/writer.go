@@ -38,8 +38,6 @@ type Options struct {
 	Pods Pods
 	// DaemonSetStatus is the registry of subresource daemonsets/status.
 	DaemonSetStatus rest.Updater
-	// Nodes is the registry of resource nodes. Without it nodes cannot be written.
-	Nodes rest.Updater
 	// Admission is the server's whole admission chain (genericapiserver.Config.AdmissionControl).
 	Admission admission.Interface
 	// AuditBackend and AuditPolicyEvaluator are the server's own. Without either nothing is audited.

@@ -22,6 +22,7 @@ import (
 	"github.com/everynode/everynode/internal/controllers"
 	"github.com/everynode/everynode/internal/controllers/daemonset"
 	"github.com/everynode/everynode/internal/controllers/election"
+	"github.com/everynode/everynode/internal/controllers/housekeeping/ranges"
 	"github.com/everynode/everynode/internal/scheduler"
 	"github.com/everynode/everynode/internal/store"
 )
@@ -64,14 +65,15 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	nodeRanges := &ranges.Ledger{}
 	api, err := apiserver.New(ctx, apiserver.Options{
 		DataDir: o.DataDir, Listen: o.Listen, ExtraListen: o.AlsoListen, AdvertiseIP: set.advertise,
-		Store: backend, PKI: bundle, ServiceCIDR: set.serviceCIDR, ClusterCIDR: set.clusterCIDR, AuditLogPath: o.AuditLogPath,
+		Store: backend, PKI: bundle, ServiceCIDR: set.serviceCIDR, ClusterCIDR: set.clusterCIDR, NodeRanges: nodeRanges, AuditLogPath: o.AuditLogPath,
 	})
 	if err != nil {
 		return err
 	}
-	return (&controlPlane{options: o, settings: set, bundle: bundle, api: api, notifyReady: notifyReady}).run(ctx)
+	return (&controlPlane{options: o, settings: set, bundle: bundle, api: api, ranges: nodeRanges, notifyReady: notifyReady}).run(ctx)
 }
 
 // controlPlane is a server whose parts exist and do not run yet.
@@ -80,6 +82,7 @@ type controlPlane struct {
 	settings *settings
 	bundle   *pki.Bundle
 	api      *apiserver.Server
+	ranges   *ranges.Ledger
 	// notifyReady tells whoever started the server that it can be used.
 	notifyReady func() error
 }
@@ -174,7 +177,7 @@ func (c *controlPlane) lead(term, life context.Context) error {
 	group, ctx := errgroup.WithContext(term)
 	group.Go(func() error {
 		return controllers.Run(ctx, controllers.Options{
-			Config: config, Informers: informers, Writer: c.api.Writer(), Ranges: c.api.Writer(), Room: room,
+			Config: config, Informers: informers, Writer: c.api.Writer(), Ranges: c.ranges, Room: room,
 			Sources: (*daemonset.Sources)(c.api.Sources()),
 			CAFile:  c.bundle.CACertFile(), CAKeyFile: c.bundle.CAKeyFile(), SAKeyFile: c.bundle.ServiceAccountKeyFile(),
 			ClusterCIDR: c.settings.clusterCIDR, ServiceCIDR: c.settings.serviceCIDR,

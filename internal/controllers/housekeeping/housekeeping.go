@@ -14,6 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/controllers/housekeeping/ranges"
 )
 
 // Options say what the controllers work on and with.
@@ -33,8 +35,8 @@ type Options struct {
 	ClusterCIDR *net.IPNet
 	// NodeCIDRMaskSize is the length of a node's range: 24 gives it 254 pod addresses.
 	NodeCIDRMaskSize int
-	// Ranges writes the nodes' ranges; nil writes them through the API.
-	Ranges RangeWriter
+	// Ranges gives the nodes' ranges away; the API server that creates nodes asks it too. Nil: none does.
+	Ranges *ranges.Ledger
 	// ServiceCIDR is left out of the nodes' ranges where it overlaps ClusterCIDR.
 	ServiceCIDR *net.IPNet
 

@@ -3,7 +3,6 @@ package housekeeping
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -11,7 +10,10 @@ import (
 	"k8s.io/client-go/dynamic"
 	certificatesinformers "k8s.io/client-go/informers/certificates/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/scale"
+	"k8s.io/client-go/tools/record"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/klog/v2"
@@ -27,8 +29,6 @@ import (
 	"k8s.io/kubernetes/pkg/controller/endpointslicemirroring"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 	"k8s.io/kubernetes/pkg/controller/namespace"
-	"k8s.io/kubernetes/pkg/controller/nodeipam"
-	"k8s.io/kubernetes/pkg/controller/nodeipam/ipam"
 	"k8s.io/kubernetes/pkg/controller/podgc"
 	"k8s.io/kubernetes/pkg/controller/replicaset"
 	"k8s.io/kubernetes/pkg/controller/serviceaccount"
@@ -36,6 +36,8 @@ import (
 	"k8s.io/kubernetes/pkg/controller/volume/pvcprotection"
 	"k8s.io/kubernetes/pkg/controller/volume/pvprotection"
 	sa "k8s.io/kubernetes/pkg/serviceaccount"
+
+	"github.com/everynode/everynode/internal/controllers/housekeeping/ranges"
 )
 
 // Upstream's defaults (pkg/controller/*/config/v1alpha1) where a constructor takes them.
@@ -250,15 +252,24 @@ func buildNodeIPAM(ctx context.Context, e *environment) (func(context.Context), 
 	if err != nil {
 		return nil, err
 	}
-	if e.Ranges != nil {
-		client = rangeClient{client, e.Ranges}
+	ledger := e.Ranges
+	if ledger == nil {
+		ledger = &ranges.Ledger{}
 	}
-	c, err := nodeipam.NewNodeIpamController(ctx, e.Informers.Core().V1().Nodes(), nil, client,
-		[]*net.IPNet{e.ClusterCIDR}, e.ServiceCIDR, nil, []int{e.NodeCIDRMaskSize}, ipam.RangeAllocatorType)
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	c, err := ranges.New(ranges.Options{
+		Nodes: e.Informers.Core().V1().Nodes(), Ledger: ledger, Client: client,
+		Recorder:    broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "node-ipam"}),
+		ClusterCIDR: e.ClusterCIDR, MaskSize: e.NodeCIDRMaskSize, ServiceCIDR: e.ServiceCIDR,
+	})
 	if err != nil {
 		return nil, err
 	}
-	return c.Run, nil
+	return func(ctx context.Context) {
+		defer broadcaster.Shutdown()
+		broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+		c.Run(ctx)
+	}, nil
 }
 
 func buildPodGC(ctx context.Context, e *environment) (func(context.Context), error) {
