@@ -26,9 +26,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/agent/cri"
+	"github.com/everynode/everynode/internal/agent/identity"
 )
 
 // stopTimeout bounds the time between the end of Run's context and its return.
@@ -42,6 +44,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	begun := time.Now()
+	hushPending()
 	ip, err := checkMachine(o)
 	if err != nil {
 		return err
@@ -70,6 +73,17 @@ func Run(ctx context.Context, o Options) error {
 	parts.manifests, parts.noManifests = folder, noFolder
 	klog.FromContext(ctx).Info("Agent assembled", "node", o.NodeName, "nodeIP", ip, "server", o.Server, "runtime", runtime.Name+"://"+runtime.Version, "after", time.Since(begun).Round(time.Millisecond))
 	return parts.run(ctx)
+}
+
+// hushPending keeps what Kubernetes' libraries say of every request out of the log as long as the node
+// has no identity: that is said once, by whoever obtains it.
+func hushPending() {
+	log := utilruntime.ErrorHandlers[0]
+	utilruntime.ErrorHandlers[0] = func(ctx context.Context, err error, msg string, keysAndValues ...any) {
+		if !errors.Is(err, identity.ErrPending) {
+			log(ctx, err, msg, keysAndValues...)
+		}
+	}
 }
 
 // runtimePatience is how long a runtime may take to come up, after a boot say.

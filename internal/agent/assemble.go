@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -97,6 +98,7 @@ func assemble(o Options, ip net.IP, runtime *cri.Connection) (*parts, error) {
 	var err error
 	p.identity, err = identity.New(identity.Options{
 		Server: o.Server, TokenFile: o.TokenFile, NodeName: o.NodeName, Dir: o.identityDir(), Dial: servers.DialContext,
+		Persistent: os.Getenv("NOTIFY_SOCKET") != "", Waiting: tellWaiting,
 	})
 	if err != nil {
 		return nil, err
@@ -225,10 +227,24 @@ func (p *parts) joined(run func(context.Context, *identity.Identity) error) func
 
 // tellReady lets under systemd start what waits for this service, and so for a node that has joined.
 func tellReady(ctx context.Context, _ *identity.Identity) error {
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+	notify(ctx, daemon.SdNotifyReady)
+	return nil
+}
+
+// tellWaiting has `systemctl status` say what keeps this node from joining; nil is nothing any more.
+func tellWaiting(reason error) {
+	status := "STATUS="
+	if reason != nil {
+		status += reason.Error()
+	}
+	notify(context.Background(), status)
+}
+
+// notify tells systemd, if it follows this process.
+func notify(ctx context.Context, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
 		klog.FromContext(ctx).Info("Telling systemd failed", "err", err)
 	}
-	return nil
 }
 
 // register makes this machine's Node and reports on it.

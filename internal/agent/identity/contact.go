@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/duration"
+
 	"github.com/everynode/everynode/internal/jointoken"
 )
 
@@ -29,6 +31,11 @@ const (
 type hopeless struct{ error }
 
 func (h hopeless) Unwrap() error { return h.error }
+
+// passing is an error that is likely to be over in a moment, so that nobody need hear of it.
+type passing struct{ error }
+
+func (p passing) Unwrap() error { return p.error }
 
 func hopelessf(format string, args ...any) error { return hopeless{fmt.Errorf(format, args...)} }
 
@@ -129,11 +136,11 @@ func (h *handshake) checkClock(date string, now time.Time) error {
 	behind := theirs.Sub(now).Round(time.Minute)
 	switch {
 	case behind > tolerated:
-		return fmt.Errorf("this machine's clock is %v behind the server's, so certificates are not valid yet: set the clock, with NTP for example", behind)
+		return fmt.Errorf("this machine's clock is %s behind the server's, so certificates are not valid yet: set the clock, with NTP for example", duration.HumanDuration(behind))
 	case valid:
 		return nil
 	case behind < -tolerated:
-		return fmt.Errorf("this machine's clock is %v ahead of the server's, so certificates seem to have expired: set the clock, with NTP for example", -behind)
+		return fmt.Errorf("this machine's clock is %s ahead of the server's, so certificates seem to have expired: set the clock, with NTP for example", duration.HumanDuration(-behind))
 	default:
 		return fmt.Errorf("the server's certificate is valid from %s to %s only: restart the server, which renews it",
 			h.leaf.NotBefore.UTC().Format(time.RFC3339), h.leaf.NotAfter.UTC().Format(time.RFC3339))

@@ -13,7 +13,8 @@
 // up with the same key, to which the server has given the name. After that the token is not needed any more.
 //
 // What waiting may cure is waited for with a log line (server unreachable or not ready, request pending, clock
-// wrong, token file not there yet); what it cannot is returned at once in one clear sentence.
+// wrong, token file not there yet); what it cannot is returned at once in one clear sentence, or tried again at longer
+// and longer intervals by a service (Options.Persistent).
 //
 // The package never registers the Node and never decides about its name.
 package identity

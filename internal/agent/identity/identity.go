@@ -18,12 +18,18 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate"
+	"k8s.io/client-go/util/connrotation"
+	"k8s.io/klog/v2"
+
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 const (
 	userAgent = "everynode-agent"
 	// serverName is in the certificate of every API server, whatever its address.
 	serverName = "kubernetes"
+	// certificateCached is for how long client-go does not look at a certificate's file again, and a bit.
+	certificateCached = 1200 * time.Millisecond
 )
 
 // Identity is the node's certificates. It is safe for concurrent use.
@@ -35,6 +41,11 @@ type Identity struct {
 
 	servingOnce sync.Once
 	servingIPs  atomic.Pointer[[]net.IP]
+
+	// refused gets a value when the server does not know the node by its certificate.
+	refused chan struct{}
+	// connections are all to the server.
+	connections *connrotation.Dialer
 }
 
 // load reads what Obtain left on disk.
@@ -43,7 +54,7 @@ func load(o *Options) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the node's identity: %w", err)
 	}
-	i := &Identity{o: *o, ca: ca}
+	i := &Identity{o: *o, ca: ca, refused: make(chan struct{}, 1), connections: connrotation.NewDialer(o.dial())}
 	clientset := func(*tls.Certificate) (kubernetes.Interface, error) { return kubernetes.NewForConfig(i.Config()) }
 	i.client, err = certificate.NewManager(&certificate.Config{
 		Name: "node-client", ClientsetFn: clientset, SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
@@ -71,13 +82,30 @@ func load(o *Options) (*Identity, error) {
 	return i, nil
 }
 
-// Run renews the certificates before they run out, until ctx ends.
+// Run renews the certificates before they run out, until ctx ends. Where no server was there to renew with in time,
+// it joins again when one is; its error is what waiting does not cure then.
 func (i *Identity) Run(ctx context.Context) error {
 	i.client.Start()
 	defer i.client.Stop()
 	defer i.serving.Stop()
-	<-ctx.Done()
-	return nil
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-i.refused:
+		}
+		pair, err := pairFile(i.o.path(clientFile)).Current()
+		if err != nil || time.Now().Before(pair.Leaf.NotAfter) {
+			continue
+		}
+		klog.FromContext(ctx).Error(nil, "this node's certificate has expired before a server was there to renew it; joining again", "expired", pair.Leaf.NotAfter.UTC())
+		if err := join(ctx, i.o); err != nil && ctx.Err() == nil {
+			return err
+		}
+		// The server knows the connections by the old certificate, also those of the next moment.
+		sleep.For(ctx, certificateCached)
+		i.connections.CloseAll()
+	}
 }
 
 // Config is how to talk to the API server as this node: protobuf, unthrottled. Clients made from it take up a
@@ -91,10 +119,11 @@ func (i *Identity) Config() *rest.Config {
 		ContentConfig:   contentConfig,
 		UserAgent:       userAgent, QPS: -1,
 	}
+	c.Dial = i.connections.DialContext
 	if i.o.Dial != nil {
-		c.Dial, c.ServerName = i.o.Dial, serverName
+		c.ServerName = serverName
 	}
-	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return apiServerOnly{rt} })
+	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return apiServerOnly{rt, i.refused} })
 	return c
 }
 
@@ -149,8 +178,12 @@ func (i *Identity) ServingCertificate() func(*tls.ClientHelloInfo) (*tls.Certifi
 	}
 }
 
-// apiServerOnly drops answers from a node that passes itself off as the API server; see checkServer.
-type apiServerOnly struct{ http.RoundTripper }
+// apiServerOnly drops answers from a node that passes itself off as the API server; see checkServer. It tells when
+// the API server does not know the node.
+type apiServerOnly struct {
+	http.RoundTripper
+	refused chan<- struct{}
+}
 
 // RoundTrip implements http.RoundTripper.
 func (a apiServerOnly) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -161,6 +194,12 @@ func (a apiServerOnly) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := checkServer(response.TLS.PeerCertificates[0]); err != nil {
 		response.Body.Close()
 		return nil, err
+	}
+	if response.StatusCode == http.StatusUnauthorized {
+		select {
+		case a.refused <- struct{}{}:
+		default:
+		}
 	}
 	return response, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -54,7 +55,7 @@ func untilObtained(ctx context.Context, o Options) (*Identity, error) {
 	if _, err := New(o); err != nil {
 		return nil, err
 	}
-	return obtain(ctx, o, func(error) {})
+	return obtain(ctx, o)
 }
 
 func exists(t *testing.T, path string) bool {
@@ -220,10 +221,10 @@ func TestObtainWaits(t *testing.T) {
 		{"token file later", func(t *testing.T, _ *fakeServer, o *Options) { writeToken(t, *o, "") },
 			func(t *testing.T, s *fakeServer, o *Options) { writeToken(t, *o, s.token.String()) }, "no join token"},
 		{"clock behind", func(_ *testing.T, s *fakeServer, _ *Options) { s.clock = time.Hour },
-			func(_ *testing.T, s *fakeServer, _ *Options) { s.clock = 0 }, "clock is 1h0m0s behind"},
+			func(_ *testing.T, s *fakeServer, _ *Options) { s.clock = 0 }, "clock is 60m behind"},
 		{"clock ahead", func(_ *testing.T, s *fakeServer, _ *Options) {
 			s.clock, s.leaf.NotAfter = -24*time.Hour, time.Now().Add(-time.Hour)
-		}, func(_ *testing.T, s *fakeServer, _ *Options) { s.clock, s.leaf.NotAfter = 0, time.Now().Add(time.Hour) }, "clock is 24h0m0s ahead"},
+		}, func(_ *testing.T, s *fakeServer, _ *Options) { s.clock, s.leaf.NotAfter = 0, time.Now().Add(time.Hour) }, "clock is 24h ahead"},
 		{"server's certificate expired", func(_ *testing.T, s *fakeServer, _ *Options) { s.leaf.NotAfter = time.Now().Add(-time.Minute) },
 			func(_ *testing.T, s *fakeServer, _ *Options) { s.leaf.NotAfter = time.Now().Add(time.Hour) }, "restart the server"},
 		{"token known a moment later", func(_ *testing.T, s *fakeServer, _ *Options) { s.revoked = true },
@@ -365,10 +366,60 @@ func TestAnExpiredIdentityJoinsAgainWithItsKey(t *testing.T) {
 
 	without := o
 	without.TokenFile = ""
-	if _, err := untilObtained(shortly(t, 20*time.Second), without); err == nil || !strings.Contains(err.Error(), "no valid identity") {
+	if _, err := untilObtained(shortly(t, 20*time.Second), without); err == nil || !strings.Contains(err.Error(), "certificate expired on ") || !strings.Contains(err.Error(), "no valid identity") {
 		t.Errorf("without a token: %v", err)
 	}
 	use(t, s, obtained(t, o))
+}
+
+// TestACertificateExpiresInUse: the node joins again, and clients go on with the new certificate at once.
+func TestACertificateExpiresInUse(t *testing.T) {
+	s := newServer(t)
+	s.set(func(s *fakeServer) { s.life = -time.Minute })
+	o := options(t, s)
+	joined := make(chan struct{}, 10)
+	o.Waiting = func(reason error) {
+		if reason == nil {
+			joined <- struct{}{}
+		}
+	}
+	i := obtained(t, o)
+	<-joined
+	client := kubernetes.NewForConfigOrDie(i.Config())
+	ask := func() error {
+		_, err := client.CertificatesV1().CertificateSigningRequests().List(context.Background(), metav1.ListOptions{})
+		return err
+	}
+	if err := ask(); err == nil {
+		t.Error("the server takes a certificate that has run out")
+	}
+	s.set(func(s *fakeServer) { s.life = time.Hour })
+	running(t, i)
+	<-joined
+	for deadline := time.Now().Add(20 * time.Second); ask() != nil; {
+		if time.Now().After(deadline) {
+			t.Fatalf("20 s after it has joined again: %v", ask())
+		}
+	}
+}
+
+// TestPersistent: a service tells its trouble and goes on when it is over, without being started again.
+func TestPersistent(t *testing.T) {
+	s := newServer(t)
+	s.set(func(s *fakeServer) { s.holders["system:node:n1"] = "another key" })
+	o := options(t, s)
+	o.Persistent = true
+	var told []string
+	o.Waiting = func(reason error) {
+		told = append(told, fmt.Sprint(reason))
+		if len(told) == 3 {
+			s.set(func(s *fakeServer) { clear(s.holders) })
+		}
+	}
+	obtained(t, o)
+	if len(told) != 4 || !strings.Contains(told[2], "node name is taken") || told[3] != fmt.Sprint(nil) {
+		t.Errorf("told %q", told)
+	}
 }
 
 func TestATokenOfAnotherServerMovesTheNode(t *testing.T) {

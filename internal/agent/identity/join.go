@@ -42,6 +42,7 @@ type joiner struct {
 	token   jointoken.Token
 	refused time.Time // since when the token is refused
 	note    note
+	expired time.Time // when the identity on disk ran out
 }
 
 // join is one try: pin the CA, make the key durable, ask, wait, store.
@@ -124,7 +125,7 @@ func (j *joiner) request(ctx context.Context, client kubernetes.Interface, key c
 		}
 		if !noted && time.Since(started) > pendingNote {
 			noted = true
-			klog.FromContext(ctx).Info("waiting for the server to judge the certificate request; `everynode kubectl get csr` shows it there", "csr", csr.Name)
+			klog.FromContext(ctx).Error(nil, "waiting for the server to judge the certificate request; `everynode kubectl get csr` shows it there", "csr", csr.Name)
 		}
 		select {
 		case <-ctx.Done():
@@ -171,7 +172,7 @@ func (j *joiner) explain(what string, err error) error {
 		j.refused = time.Now()
 	}
 	if time.Since(j.refused) < refusedFor {
-		return fmt.Errorf("%s: %w", what, err)
+		return passing{fmt.Errorf("%s: %w", what, err)}
 	}
 	if apierrors.IsForbidden(err) {
 		return hopelessf("the server does not let join token %s request certificates: %w", j.token.ID, err)

@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -24,7 +23,7 @@ func TestNoteRepeatsNoReason(t *testing.T) {
 	}
 	var said []string
 	for _, entry := range logger.GetSink().(ktesting.Underlier).GetBuffer().Data() {
-		said = append(said, fmt.Sprint(entry.ParameterKVList[1]))
+		said = append(said, entry.Err.Error())
 	}
 	want := []string{"EOF", "read tcp 192.0.2.1->192.0.2.9:6443: connection reset by peer", "read tcp 192.0.2.1->192.0.2.8:6443: connection reset by peer"}
 	if !slices.Equal(said, want) {

@@ -14,46 +14,70 @@ import (
 
 	"github.com/everynode/everynode/internal/atomicfile"
 	"github.com/everynode/everynode/internal/jointoken"
+	"github.com/everynode/everynode/internal/sleep"
 )
 
 const (
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 10 * time.Second
+	// lastHopelessRetry is how often at last a Persistent one tries what waiting does not cure.
+	lastHopelessRetry = time.Minute
 	// repeatNote is how often a reason that is still there is logged again.
 	repeatNote = time.Minute
 )
 
 // obtain returns the node's identity: the one on disk if it is good, or a new one for which it joins. It waits as
-// long as waiting may help, and ends with ctx. missed is told of each try that failed.
-func obtain(ctx context.Context, o Options, missed func(error)) (*Identity, error) {
+// long as waiting may help, and ends with ctx.
+func obtain(ctx context.Context, o Options) (*Identity, error) {
 	if err := atomicfile.Dir(o.Dir); err != nil {
 		return nil, fmt.Errorf("prepare the directory of the node's identity: %w", err)
 	}
 	if err := atomicfile.Sweep(o.Dir); err != nil {
 		return nil, fmt.Errorf("clean the directory of the node's identity: %w", err)
 	}
+	if err := join(ctx, o); err != nil {
+		return nil, err
+	}
+	return load(&o)
+}
+
+// join waits until there is a good identity on disk.
+func join(ctx context.Context, o Options) error {
 	j := &joiner{Options: &o}
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		err := j.try(ctx)
+	for wait := firstRetry; ; {
+		err, longest := j.try(ctx), lastRetry
 		switch {
 		case err == nil:
-			return load(&o)
+			o.waitFor(nil)
+			return nil
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, ctx.Err())
+			return fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, ctx.Err())
 		case errors.As(err, &hopeless{}):
-			return nil, fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, err)
+			err = fmt.Errorf("join %s as node %s: %w", o.Server, o.NodeName, err)
+			if !o.Persistent {
+				return err
+			}
+			longest = lastHopelessRetry
 		}
-		missed(err)
-		j.note.log(ctx, err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
+		o.waitFor(err)
+		if !errors.As(err, &passing{}) {
+			j.note.log(ctx, err)
 		}
+		sleep.For(ctx, wait)
+		wait = min(2*wait, longest)
 	}
 }
 
 // try makes sure once that there is a good identity on disk.
 func (j *joiner) try(ctx context.Context) error {
+	err := j.attempt(ctx)
+	if err != nil && !j.expired.IsZero() {
+		err = fmt.Errorf("this node's certificate expired on %s, and it has to join again: %w", j.expired.UTC().Format(time.DateOnly), err)
+	}
+	return err
+}
+
+func (j *joiner) attempt(ctx context.Context) error {
 	good, err := j.stored(ctx)
 	if err != nil || good {
 		return err
@@ -104,8 +128,11 @@ func (j *joiner) stored(ctx context.Context) (bool, error) {
 	now := time.Now()
 	if now.Before(pair.Leaf.NotBefore) || now.After(pair.Leaf.NotAfter) {
 		// Either the certificate has run out, or this machine's clock is wrong: the server's clock tells.
-		_, err := contact(ctx, j.Server, hash)
-		return false, err
+		if _, err := contact(ctx, j.Server, hash); err != nil {
+			return false, err
+		}
+		j.expired = pair.Leaf.NotAfter
+		return false, nil
 	}
 	return true, removeIfThere(j.path(joinKeyFile))
 }
@@ -143,7 +170,7 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// note logs what is waited for: each reason once, and again from time to time.
+// note logs what is waited for, as an error because that is all that many want to see: each reason once, and again from time to time.
 type note struct {
 	said map[string]time.Time // in the last repeatNote
 }
@@ -161,5 +188,5 @@ func (n *note) log(ctx context.Context, err error) {
 		n.said = map[string]time.Time{}
 	}
 	n.said[reason] = now
-	klog.FromContext(ctx).Info("not joined yet; will keep trying", "reason", reason)
+	klog.FromContext(ctx).Error(errors.New(reason), "not joined yet; will keep trying")
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 )
@@ -25,6 +26,24 @@ type Options struct {
 	// Dial has a node that has joined connect to whichever server answers; they are all known by
 	// serverName. Default: to Server alone.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Persistent tries again, at longer and longer intervals, what otherwise ends Run: a service that
+	// ended would only be started again at once.
+	Persistent bool
+	// Waiting is told what is waited for after each try, and nil when that is over. Nil: nobody is.
+	Waiting func(reason error)
+}
+
+func (o *Options) dial() func(ctx context.Context, network, address string) (net.Conn, error) {
+	if o.Dial != nil {
+		return o.Dial
+	}
+	return (&net.Dialer{Timeout: contactTimeout, KeepAlive: 30 * time.Second}).DialContext
+}
+
+func (o *Options) waitFor(err error) {
+	if o.Waiting != nil {
+		o.Waiting(err)
+	}
 }
 
 // Validate tells what is wrong, and with which flag to set it right.

@@ -18,8 +18,8 @@ import (
 // is just starting; short enough that whoever can do without the server soon knows.
 const patience = 5 * time.Second
 
-// errPending is what a request gets that has waited in vain.
-var errPending = errors.New("this node has no valid identity yet, and cannot talk to the server")
+// ErrPending is what a request gets that has waited in vain. Run has said why.
+var ErrPending = errors.New("this node has no valid identity yet, and cannot talk to the server")
 
 // Pending is an identity that Run obtains. What needs no server works meanwhile; what does may be made
 // and started as well: requests wait for the identity, and fail when that takes long, as they do
@@ -39,12 +39,17 @@ func New(o Options) (*Pending, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("node identity: %w", err)
 	}
-	return &Pending{o: o, ready: make(chan struct{})}, nil
+	p := &Pending{o: o, ready: make(chan struct{})}
+	p.o.Waiting = func(err error) {
+		p.why.Store(&err)
+		o.waitFor(err)
+	}
+	return p, nil
 }
 
 // Run obtains the identity and keeps it fresh until ctx ends. Its error is what waiting does not cure.
 func (p *Pending) Run(ctx context.Context) error {
-	i, err := obtain(ctx, p.o, func(err error) { p.why.Store(&err) })
+	i, err := obtain(ctx, p.o)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -104,9 +109,9 @@ func (p *Pending) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-wait.C:
 	}
 	if why := p.why.Load(); why != nil {
-		return nil, fmt.Errorf("%w: %w", errPending, *why)
+		return nil, fmt.Errorf("%w: %w", ErrPending, *why)
 	}
-	return nil, errPending
+	return nil, ErrPending
 }
 
 // Holder names who this machine is by what is on disk, run out or not: the node, and the server's CA.

@@ -59,12 +59,12 @@ func TestRequestsWithoutAnIdentityFail(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		if _, err := p.RoundTrip(request); !errors.Is(err, errPending) || time.Since(began) != patience {
+		if _, err := p.RoundTrip(request); !errors.Is(err, ErrPending) || time.Since(began) != patience {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		why := errors.New("the server cannot be reached")
 		p.why.Store(&why)
-		if _, err := p.RoundTrip(request); !errors.Is(err, errPending) || !errors.Is(err, why) {
+		if _, err := p.RoundTrip(request); !errors.Is(err, ErrPending) || !errors.Is(err, why) {
 			t.Errorf("%v", err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

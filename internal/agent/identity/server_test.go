@@ -119,7 +119,7 @@ func newServer(t *testing.T) *fakeServer {
 		defer s.mu.Unlock()
 		leaf := s.leaf
 		der, err := s.ca.sign(&leaf, key.Public())
-		return &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: s.ca.pool(), NextProtos: []string{"h2", "http/1.1"},
+		return &tls.Config{ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"},
 			Certificates: []tls.Certificate{{Certificate: [][]byte{der, s.sendCA.cert.Raw}, PrivateKey: key}}}, err
 	}}
 	s.EnableHTTP2 = true
@@ -178,7 +178,11 @@ func (s *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *fakeServer) known(r *http.Request) bool {
-	return len(r.TLS.PeerCertificates) > 0 || !s.revoked && r.Header.Get("Authorization") == "Bearer "+s.token.Bearer()
+	if peers := r.TLS.PeerCertificates; len(peers) > 0 {
+		_, err := peers[0].Verify(x509.VerifyOptions{Roots: s.ca.pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		return err == nil
+	}
+	return !s.revoked && r.Header.Get("Authorization") == "Bearer "+s.token.Bearer()
 }
 
 func (s *fakeServer) create(w http.ResponseWriter, r *http.Request) {

@@ -26,6 +26,8 @@ type Machine struct {
 	Name string
 	// Dir is where the machine's /var/lib (varlib) and /var/log (varlog) are on the real machine.
 	Dir string
+	// Clock is how far ahead the wall clock of the programs is that Start starts.
+	Clock time.Duration
 
 	t      testing.TB
 	init   *exec.Cmd
@@ -220,8 +222,11 @@ func (m *Machine) Start(log string, argv ...string) *Process {
 	}
 	defer func() { _ = out.Close() }()
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = out, out, "/"
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it dies with the machine's init
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Ptrace: m.Clock != 0} // it dies with the machine's init
 	m.Do(func() { err = p.cmd.Start() })
+	if err == nil && m.Clock != 0 {
+		err = m.release(p)
+	}
 	if err != nil {
 		m.t.Fatalf("machine %s: %v", m.Name, err)
 	}

@@ -57,6 +57,23 @@ func TestMachineIsApart(t *testing.T) {
 	}
 }
 
+func TestClock(t *testing.T) {
+	m := NewMachine(t, "clock")
+	for _, ahead := range []time.Duration{-30 * 365 * 24 * time.Hour, time.Hour} {
+		m.Clock = ahead
+		p := m.Start("date"+ahead.String(), "date", "+%s")
+		<-p.Done()
+		text, err := os.ReadFile(p.Log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seconds, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if got := time.Until(time.Unix(seconds, 0)); err != nil || (got-ahead).Abs() > time.Minute {
+			t.Errorf("its clock is %v ahead, want %v: %s, %v", got, ahead, text, err)
+		}
+	}
+}
+
 // The test program in the role of a test process that dies: TestNothingOutlivesTheTest kills it.
 func TestHang(t *testing.T) {
 	file := os.Getenv("E2E_HANG_FILE")
