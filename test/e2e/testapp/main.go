@@ -63,6 +63,19 @@ func run(command string, args []string) error {
 		<-ctx.Done()
 		runtime.KeepAlive(held)
 		return nil
+	case "threads": // so many of them
+		count, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		for range count {
+			go func() {
+				runtime.LockOSThread()
+				<-ctx.Done()
+			}()
+		}
+		<-ctx.Done()
+		return nil
 	case "serve":
 		return serve(ctx, ":"+args[0], http.HandlerFunc(hello))
 	case "node_exporter":
