@@ -41,7 +41,7 @@ machines to join with. A server on a loopback address is for this machine only.`
 		if err := setLogging(*verbosity); err != nil {
 			return err
 		}
-		footprint.Pace(cmd.Context(), footprint.Room{Quiet: 50, Busy: 200, BusyMiB: 384})
+		footprint.Pace(cmd.Context(), footprint.Room{Quiet: 50, Busy: 200, BusyMiB: 576})
 		return server.Run(cmd.Context(), o)
 	}
 	return cmd

@@ -35,7 +35,8 @@ func (e *environment) rootCAs(client kubernetes.Interface) informers.SharedInfor
 }
 
 // sharedResources are those whose full objects are in the shared informers anyway, because the API
-// server's authentication, authorization and admission, a controller or the scheduler reads them.
+// server's authentication, authorization and admission, a controller or the scheduler reads them, or
+// which cost less than their metadata, because the API server's informers of them watch its registries.
 // Watching these a second time for the garbage collector would cost more than sharing; of all
 // others it watches the metadata.
 func sharedResources() sets.Set[schema.GroupResource] {

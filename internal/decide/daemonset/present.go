@@ -108,6 +108,7 @@ func (s *Set) create(sl *slot, why Reason, now time.Time, a *Actions) {
 		sl.promise.seen = p.uid
 	}
 	s.promised[name] = sl
+	s.status.make(sl, now)
 	s.change(sl)
 	a.Creates = append(a.Creates, c)
 }

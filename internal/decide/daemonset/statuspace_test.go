@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -13,6 +14,7 @@ type statuses struct {
 	node  *slot
 	now   time.Time
 	done  time.Time // of the write in flight
+	takes time.Duration
 	wrote []time.Duration
 }
 
@@ -32,7 +34,7 @@ func (s *statuses) until(at time.Time) {
 		}
 		s.now = next
 		if s.pace.inFlight && !s.done.After(s.now) {
-			s.pace.inFlight = false
+			s.pace.inFlight, s.pace.took = false, s.takes
 		}
 		s.look()
 		if !next.Before(at) {
@@ -43,7 +45,7 @@ func (s *statuses) until(at time.Time) {
 
 func (s *statuses) look() {
 	if st := s.pace.next(s.status(), s.now); st != nil {
-		s.pace.stored, s.done = *st, s.now.Add(writeTakes)
+		s.pace.stored, s.done = *st, s.now.Add(s.takes)
 		s.wrote = append(s.wrote, s.now.Sub(time.Unix(1000, 0)))
 	}
 }
@@ -61,7 +63,7 @@ func (s *statuses) change(at time.Duration, same ...bool) {
 
 func TestStatusPace(t *testing.T) {
 	play := func(changes int, gap, then time.Duration) *statuses {
-		s := &statuses{now: time.Unix(1000, 0)}
+		s := &statuses{now: time.Unix(1000, 0), takes: writeTakes}
 		for i := range changes {
 			s.change(time.Duration(i) * gap)
 		}
@@ -80,8 +82,14 @@ func TestStatusPace(t *testing.T) {
 	if s := play(4, 2*writeTakes, time.Second); len(s.wrote) != 4 || s.wrote[3] != 6*writeTakes {
 		t.Errorf("one after the other: %v", s.wrote)
 	}
-	if s := play(1000, 10*time.Millisecond, time.Second); len(s.wrote) > 205 {
-		t.Errorf("one after the other for ten seconds: %d writes", len(s.wrote))
+	for _, takes := range []time.Duration{0, writeTakes, 20 * time.Millisecond, 100 * time.Millisecond} {
+		s := &statuses{now: time.Unix(1000, 0), takes: takes}
+		for i := range 1000 {
+			s.change(time.Duration(i) * 10 * time.Millisecond)
+		}
+		if busy := time.Duration(len(s.wrote)-statusBurst) * takes; busy > 2*time.Second {
+			t.Errorf("one after the other for ten seconds, in a store that takes %v: %d writes, %v", takes, len(s.wrote), busy)
+		}
 	}
 	s := play(1, 0, time.Second)
 	for i := range 3 { // while a write is in flight
@@ -96,5 +104,32 @@ func TestStatusPace(t *testing.T) {
 	s.change(70 * time.Second)
 	if len(s.wrote) != 1 || s.wrote[0] != 70*time.Second {
 		t.Errorf("a lone change after a rollout: %v", s.wrote)
+	}
+}
+
+// A pod is promised, seen and ready: one write if that is quick, and none that is later than a gap.
+func TestStatusPaceOfPodsBeingMade(t *testing.T) {
+	made := func(ready time.Duration) []time.Duration {
+		s := &statuses{now: time.Unix(1000, 0), takes: writeTakes}
+		s.change(0)
+		s.until(s.now.Add(time.Second))
+		s.wrote = nil
+		s.node = &slot{}
+		s.pace.make(s.node, time.Unix(1010, 0))
+		s.change(10*time.Second, true)
+		s.change(10*time.Second+time.Millisecond, true)
+		s.until(time.Unix(1010, 0).Add(ready))
+		s.node.tally.ready = true
+		s.count++
+		s.pace.note(s.node)
+		s.look()
+		s.until(s.now.Add(time.Second))
+		return s.wrote
+	}
+	if got, want := made(5*time.Millisecond), []time.Duration{10*time.Second + 5*time.Millisecond}; !slices.Equal(got, want) {
+		t.Errorf("ready at once: written at %v, want %v", got, want)
+	}
+	if got, want := made(2*time.Second), []time.Duration{10*time.Second + statusGap, 12 * time.Second}; !slices.Equal(got, want) {
+		t.Errorf("ready later: written at %v, want %v", got, want)
 	}
 }
