@@ -104,7 +104,7 @@ func connectOnce(ctx context.Context, endpoint string) (*Connection, error) {
 		_ = img.Close(ctx)
 		return nil, explain(endpoint, err)
 	}
-	return &Connection{Runtime: countedRuntime{rt}, Images: countedImages{img}, Endpoint: endpoint, Name: v.GetRuntimeName(), Version: v.GetRuntimeVersion()}, nil
+	return &Connection{Runtime: countedRuntime{Verified(rt)}, Images: countedImages{img}, Endpoint: endpoint, Name: v.GetRuntimeName(), Version: v.GetRuntimeVersion()}, nil
 }
 
 // Close ends the connection. The runtime and its containers go on.
