@@ -184,7 +184,7 @@ func (p *parts) runtimeHandler(class string) (string, error) {
 	defer cancel()
 	rc, err := p.client.NodeV1().RuntimeClasses().Get(ctx, class, metav1.GetOptions{})
 	if err != nil {
-		return "", fmt.Errorf("runtime class %q: %w", class, err)
+		return "", err
 	}
 	return rc.Handler, nil
 }

@@ -32,7 +32,7 @@ func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	handler := ""
 	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
 		if handler, err = m.o.RuntimeHandler(*class); err != nil {
-			return podlife.Sandbox{}, fmt.Errorf("runtimeClassName %q: %w", *class, err)
+			return podlife.Sandbox{}, fmt.Errorf("runtimeClassName %q: %w: make that RuntimeClass, or name one that there is", *class, err)
 		}
 	}
 	if _, err := m.cgroups.Ensure(pod); err != nil {

@@ -68,7 +68,11 @@ func create(path string, want corev1.HostPathType) error {
 		}
 		return f.Close()
 	}
-	return fmt.Errorf("hostPath %s does not exist on this node, and its type %q does not create it", path, want)
+	hint := ""
+	if want == corev1.HostPathCharDev || want == corev1.HostPathBlockDev {
+		hint = ": is the device there, and its driver loaded?"
+	}
+	return fmt.Errorf("hostPath %s does not exist on this node, and its type %q does not create it%s", path, want, hint)
 }
 
 func expect(path, is, want string) error {

@@ -11,7 +11,7 @@ func unenforced(pod *corev1.Pod, enabled bool) *Verdict {
 	if enabled || !wantsAppArmor(pod) {
 		return nil
 	}
-	return &Verdict{"AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
+	return &Verdict{"AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host: enable it, or leave the profile out of the pod"}
 }
 
 func wantsAppArmor(pod *corev1.Pod) bool {

@@ -197,11 +197,20 @@ func lastOf(old *corev1.ContainerStatus) *corev1.ContainerStateTerminated {
 	return nil
 }
 
+// defaultWaiting is the state of a container whose turn has not come. What keeps the whole pod from
+// starting is its message, once it has done so twice: much of it passes by itself.
 func (d *decision) defaultWaiting() *corev1.ContainerStateWaiting {
+	w := &corev1.ContainerStateWaiting{Reason: ContainerCreating}
 	if len(d.Pod.Spec.InitContainers) > 0 {
-		return &corev1.ContainerStateWaiting{Reason: PodInitializing}
+		w.Reason = PodInitializing
 	}
-	return &corev1.ContainerStateWaiting{Reason: ContainerCreating}
+	for _, kind := range []Kind{SetUpVolumes, RunSandbox} {
+		if f := d.Failures[Step{Kind: kind}.Key()]; f.Reason != "" && f.Count > 1 {
+			w.Message = f.Message
+			break
+		}
+	}
+	return w
 }
 
 // failure is why the container could not be started since attempt newest.
