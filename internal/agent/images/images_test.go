@@ -322,7 +322,7 @@ func TestPreloadKeepsGoingPastABrokenArchive(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "broken.tar") || !strings.Contains(err.Error(), "no archive") {
 		t.Errorf("error %v", err)
 	}
-	if known := readImported(dir); calls() != 2 || len(known) != 1 || len(known["good.tar"].Images) != 1 {
+	if known, err := readImported(dir); err != nil || calls() != 2 || len(known) != 1 || len(known["good.tar"].Images) != 1 {
 		t.Errorf("%d calls, remembered %v", calls(), known)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +56,10 @@ func Preload(ctx context.Context, o PreloadOptions) error {
 	if err != nil || o.Dir == "" || len(archives) == 0 {
 		return err
 	}
-	known := readImported(o.Dir)
+	known, err := readImported(o.Dir)
+	if err != nil {
+		klog.FromContext(ctx).Info("It is not known which archives were imported; importing all again", "dir", o.Dir, "err", err)
+	}
 	next, failed := map[string]imported{}, []error{}
 	for _, path := range archives {
 		entry, err := o.preloadOne(ctx, path, known[filepath.Base(path)])
@@ -170,12 +174,20 @@ func importedNames(out string) []string {
 	return names
 }
 
-func readImported(dir string) map[string]imported {
-	known := map[string]imported{}
-	if b, err := os.ReadFile(filepath.Join(dir, ".imported")); err == nil && json.Unmarshal(b, &known) != nil {
-		clear(known) // import all again
+// readImported is what is remembered of archives, nothing if that is unusable.
+func readImported(dir string) (map[string]imported, error) {
+	b, err := os.ReadFile(filepath.Join(dir, ".imported"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return known
+	var known map[string]imported
+	if err == nil {
+		err = json.Unmarshal(b, &known)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return known, nil
 }
 
 func writeImported(dir string, known map[string]imported) error {
@@ -199,7 +211,8 @@ func Preloaded(dir string) []string {
 		return nil
 	}
 	var names []string
-	for archive, entry := range readImported(dir) {
+	known, _ := readImported(dir) // Preload reports what is wrong, and mends it
+	for archive, entry := range known {
 		if _, err := os.Stat(filepath.Join(dir, archive)); err == nil {
 			names = append(names, entry.Images...)
 		}

@@ -278,3 +278,21 @@ func FuzzPulled(f *testing.F) {
 		p.Allows("r.example/a:1", "i", func() []credential { return nil })
 	})
 }
+
+// FuzzImported: a record of archives is read or refused.
+func FuzzImported(f *testing.F) {
+	f.Add([]byte(`{"a.tar":{"size":1,"modified":"2026-01-01T00:00:00Z","images":["a:1"]}}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, ".imported"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := readImported(dir); err != nil && known != nil {
+			t.Errorf("%v of what cannot be read: %v", known, err)
+		}
+		if got := Preloaded(dir); len(got) > 0 {
+			t.Errorf("images %v of archives that are not there", got)
+		}
+	})
+}

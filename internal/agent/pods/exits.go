@@ -63,8 +63,9 @@ func (e exitNotes) complete(s *runtimeapi.ContainerStatus) {
 	}
 	var code int32
 	var at int64
-	if n, _ := fmt.Sscan(string(text), &code, &at); n != 2 {
-		return // cut off by a kill
+	if n, err := fmt.Sscan(string(text), &code, &at); n != 2 {
+		klog.Background().Info("The note of how a container ended is unusable", "container", s.Id, "err", err) // cut off by a kill
+		return
 	}
 	if s.StartedAt == 0 && code != 0 {
 		return // perhaps runc's own first process, see interrupted

@@ -54,8 +54,7 @@ func (m *Manager) recall(w *worker, containers []*runtimeapi.Container) {
 		}
 	}
 	if content, err := os.ReadFile(m.allocationFile(pod.UID)); err == nil {
-		var stored podlife.Allocation
-		if err := json.Unmarshal(content, &stored); err == nil {
+		if stored, err := parseAllocation(content, granted); err == nil {
 			granted = stored
 			w.resized, w.facts.Resizing = true, true // what came of the last change is not known
 		} else {
@@ -64,6 +63,20 @@ func (m *Manager) recall(w *worker, containers []*runtimeapi.Container) {
 	}
 	w.allocation.granted = granted
 	w.facts.Pod = granted.Apply(pod)
+}
+
+// parseAllocation reads the file of a pod with the containers of like.
+func parseAllocation(content []byte, like podlife.Allocation) (podlife.Allocation, error) {
+	var stored podlife.Allocation
+	if err := json.Unmarshal(content, &stored); err != nil {
+		return stored, err
+	}
+	for name := range like.Containers {
+		if _, has := stored.Containers[name]; !has {
+			return stored, fmt.Errorf("it says nothing of container %q", name)
+		}
+	}
+	return stored, nil
 }
 
 func (m *Manager) saveAllocation(uid types.UID, a podlife.Allocation) error {

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/everynode/everynode/internal/agent/volumes"
+
+	"github.com/everynode/everynode/internal/decide/podlife"
 )
 
 func asking(c corev1.Container, cpu, memory string) corev1.Container {
@@ -147,6 +150,41 @@ func TestRestartedAgentFinishesAResize(t *testing.T) {
 		after(2 * time.Second)
 		n.wantShows("p", "granted 100m, in use 100m/64Mi")
 		n.want("p", "Running c:running*")
+	})
+}
+
+// What was granted and cannot be read is found in the containers: nothing is restarted or changed.
+func TestSpoiltAllocation(t *testing.T) {
+	for _, text := range []string{"", "\x00\xff", `{"containers":{"c"`, "null", "{}", `{"containers":{"other":{}}}`, `{"containers":{"c":{"limits":{"memory":"lots"}}}}`} {
+		inBubble(t, func(t *testing.T, n *node) {
+			n.create(podNamed("p", asking(command("c", "run"), "100m", "64Mi")))
+			after(2 * time.Second)
+			n.resize("p", "200m", "64Mi")
+			after(2 * time.Second)
+			n.stop()
+			file := n.manager.allocationFile(n.get("p").UID)
+			if _, err := os.Stat(file); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			n.start()
+			after(20 * time.Second)
+			n.want("p", "Running c:running*")
+			n.wantShows("p", "granted 200m, in use 200m/64Mi")
+		})
+	}
+}
+
+// FuzzAllocation: a file of what was granted is refused, or can be applied to the pod.
+func FuzzAllocation(f *testing.F) {
+	pod := podNamed("p", asking(command("c", "run"), "100m", "64Mi"))
+	f.Add([]byte(`{"containers":{"c":{"limits":{"cpu":"1"},"requests":null}},"pod":{}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if a, err := parseAllocation(text, podlife.AllocationOf(pod)); err == nil {
+			podlife.AdmitResize(a.Apply(pod), nil, nil)
+		}
 	})
 }
 
