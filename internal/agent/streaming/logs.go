@@ -1,9 +1,11 @@
 package streaming
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,6 +15,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cri-client/pkg/logs"
+	"k8s.io/utils/ptr"
+
+	rotation "github.com/everynode/everynode/internal/agent/logs"
 )
 
 // containerLogs serves what a container has written, and what it goes on writing.
@@ -47,7 +52,14 @@ func (s *Server) containerLogs(w http.ResponseWriter, r *http.Request) {
 		// The caller waits for the first byte else, and it may be long in coming.
 		out.flush()
 	}
-	err = logs.ReadLogs(r.Context(), path, id, readOptions(options, time.Now()), s.o.Runtime, stdout, stderr)
+	read := readOptions(options, time.Now())
+	err = s.readBefore(r.Context(), path, id, *read, stdout, stderr)
+	if read.LimitBytes != nil {
+		read.LimitBytes = ptr.To(*read.LimitBytes - out.written)
+	}
+	if err == nil && ptr.Deref(read.LimitBytes, 1) > 0 {
+		err = logs.ReadLogs(r.Context(), path, id, read, s.o.Runtime, stdout, stderr)
+	}
 	if err != nil && !out.begun && r.Context().Err() == nil {
 		http.Error(w, fmt.Sprintf("failed to read the log of container %q: %v", name, err), http.StatusBadRequest)
 	}
@@ -93,6 +105,28 @@ func logOptions(r *http.Request) (*corev1.PodLogOptions, int, error) {
 	return options, 0, nil
 }
 
+// readBefore reads what a log that was begun anew a moment ago lacks of the lines that are asked for:
+// they are the last of what was rotated away.
+func (s *Server) readBefore(ctx context.Context, path, id string, o logs.LogOptions, stdout, stderr io.Writer) error {
+	if o.TailLines == nil || *o.TailLines <= 0 {
+		return nil
+	}
+	before := rotation.Predecessor(path)
+	if before == "" {
+		return nil
+	}
+	has, err := rotation.Lines(path, *o.TailLines)
+	if err != nil || has == *o.TailLines {
+		return nil //nolint:nilerr // whoever reads the log itself reports it
+	}
+	o.TailLines, o.Follow = ptr.To(*o.TailLines-has), false
+	err = logs.ReadLogs(ctx, before, id, &o, s.o.Runtime, stdout, stderr)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // compressed in this moment
+	}
+	return err
+}
+
 // flag is on with any value but these, as the API server has it.
 func flag(query url.Values, name string) bool {
 	return query.Has(name) && !slices.Contains([]string{"false", "0"}, query.Get(name))
@@ -126,11 +160,14 @@ func readOptions(o *corev1.PodLogOptions, now time.Time) *logs.LogOptions {
 type flushing struct {
 	w     http.ResponseWriter
 	begun bool
+	// written is how much the caller has got.
+	written int64
 }
 
 // Write implements io.Writer.
 func (f *flushing) Write(p []byte) (int, error) {
 	n, err := f.w.Write(p)
+	f.written += int64(n)
 	if err == nil {
 		f.flush()
 	}

@@ -388,6 +388,48 @@ func TestSubresources(t *testing.T) {
 	}
 }
 
+// The end of a log that was begun anew a moment ago is in the part before.
+func TestTailAfterARotation(t *testing.T) {
+	f := start(t)
+	admin := f.ca.pair(t, "admin")
+	f.write("2024-01-01T00:00:00Z stdout F one", "2024-01-01T00:00:00Z stdout F two", "2024-01-01T00:00:00Z stderr F three")
+	rotated := f.log + ".20240101-000000"
+	if err := os.Rename(f.log, rotated); err != nil {
+		t.Fatal(err)
+	}
+	for _, old := range []string{f.log + ".20231231-000000.gz", f.log + ".notes"} {
+		if err := os.WriteFile(old, []byte("old\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(query, want string) {
+		t.Helper()
+		if code, body := f.get(http.MethodGet, "/containerLogs/ns/p/c?"+query, admin, ""); code != 200 || body != strings.TrimSpace(want) {
+			t.Errorf("%s: %d %q, want %q", query, code, body, want)
+		}
+	}
+	f.write("")
+	expect("tailLines=2", "two\nthree\n")
+	f.write("2024-01-02T00:00:00Z stdout F four")
+	for query, want := range map[string]string{
+		"tailLines=1":               "four\n",
+		"tailLines=2":               "three\nfour\n",
+		"tailLines=9":               "one\ntwo\nthree\nfour\n",
+		"tailLines=0":               "",
+		"":                          "four\n", // as the kubelet has it
+		"tailLines=3&limitBytes=6":  "two\nth",
+		"tailLines=3&limitBytes=12": "two\nthree\nfo",
+		"tailLines=9&stream=Stdout": "one\ntwo\nfour\n",
+		"tailLines=9&sinceTime=2024-01-01T12:00:00Z": "four\n",
+	} {
+		expect(query, want)
+	}
+	if err := os.Rename(rotated, rotated+".gz"); err != nil {
+		t.Fatal(err)
+	}
+	expect("tailLines=2", "four\n")
+}
+
 func TestLogs(t *testing.T) {
 	f := start(t)
 	admin := f.ca.pair(t, "admin")
