@@ -82,6 +82,72 @@ func (m *Machine) BootSystemd() *Systemd {
 	return s
 }
 
+// startLogind runs the machine's own message bus and login manager. What poweroff.target does is run
+// a command, once all services have stopped: nothing here may end the real machine.
+const startLogind = `set -e
+cd /etc/systemd/system
+cat >dbus.socket <<X
+[Unit]
+DefaultDependencies=no
+[Socket]
+ListenStream=/run/dbus/system_bus_socket
+X
+cat >dbus.service <<X
+[Unit]
+DefaultDependencies=no
+Requires=dbus.socket
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation --nosyslog
+X
+cat >systemd-logind.service <<X
+[Unit]
+DefaultDependencies=no
+Wants=dbus.socket
+After=dbus.socket
+[Service]
+BusName=org.freedesktop.login1
+ExecStart=/lib/systemd/systemd-logind
+RuntimeDirectory=systemd/sessions systemd/seats systemd/users systemd/inhibit systemd/shutdown
+RuntimeDirectoryPreserve=yes
+X
+cat >../logind.conf <<X
+[Login]
+NAutoVTs=0
+ReserveVT=0
+RemoveIPC=no
+HandlePowerKey=ignore
+X
+cat >poweroff.target <<X
+[Unit]
+DefaultDependencies=no
+Requires=shutdown.target poweroff.service
+After=shutdown.target
+X
+cat >poweroff.service <<X
+[Unit]
+DefaultDependencies=no
+After=shutdown.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '$1'
+X
+systemctl daemon-reload
+systemctl start systemd-logind.service
+`
+
+// StartLogind starts a login manager, which carries out what systemctl is told about the machine;
+// where it would be switched off a shell command runs instead.
+func (s *Systemd) StartLogind(poweroff string) {
+	s.machine.t.Helper()
+	ctx, cancel := context.WithTimeout(s.machine.t.Context(), time.Minute)
+	defer cancel()
+	if r, err := s.Run(ctx, "sh", "-c", startLogind, "sh", poweroff); err != nil || r.Code != 0 {
+		s.machine.t.Fatalf("start a login manager: %v, code %d: %s%s", err, r.Code, r.Stdout, r.Stderr)
+	}
+}
+
 // Run runs a command as a user of this systemd's machine would.
 func (s *Systemd) Run(ctx context.Context, argv ...string) (Result, error) {
 	return s.machine.Run(ctx, append([]string{"nsenter", "--mount", "--pid", "--target", s.inner()}, argv...)...)

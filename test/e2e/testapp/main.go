@@ -119,6 +119,14 @@ func run(command string, args []string) error {
 		case <-time.After(d):
 		}
 		return nil
+	case "until": // a file is there
+		for ctx.Err() == nil {
+			if _, err := os.Stat(args[0]); err == nil {
+				return nil
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		return ctx.Err()
 	case "note":
 		return note(args[0], args[1], args[2:])
 	case "exit":
