@@ -38,7 +38,7 @@ func (m *Manager) claim(ctx context.Context, p *podVolumes, at layout, name, cla
 	if err := m.reachable(pv); err != nil {
 		return Volume{}, err
 	}
-	v, err := persistent(p, at, name, pv, pvc, readOnly)
+	v, err := m.persistent(p, at, name, pv, pvc, readOnly)
 	if err != nil {
 		return Volume{}, fmt.Errorf("PersistentVolume %s %w", pv.Name, err)
 	}
@@ -83,7 +83,7 @@ func ephemeral(spec *corev1.PodSpec, volume string) bool {
 	return false
 }
 
-func persistent(p *podVolumes, at layout, name string, pv *corev1.PersistentVolume, pvc *corev1.PersistentVolumeClaim, readOnly bool) (Volume, error) {
+func (m *Manager) persistent(p *podVolumes, at layout, name string, pv *corev1.PersistentVolume, pvc *corev1.PersistentVolumeClaim, readOnly bool) (Volume, error) {
 	if ref := pv.Spec.ClaimRef; ref == nil || ref.UID != pvc.UID {
 		return Volume{}, fmt.Errorf("is not bound to claim %s/%s", pvc.Namespace, pvc.Name)
 	}
@@ -97,13 +97,14 @@ func persistent(p *podVolumes, at layout, name string, pv *corev1.PersistentVolu
 		v.ReadOnly = readOnly
 		return v, err
 	case pv.Spec.Local != nil:
-		return local(p, at, name, pv.Spec.Local.Path, readOnly)
+		return m.local(p, at, name, pv, readOnly)
 	}
 	return Volume{}, errors.New("is of a kind that this agent cannot mount: local and hostPath volumes are supported")
 }
 
-// local hands out a folder that an administrator prepared.
-func local(p *podVolumes, at layout, name, path string, readOnly bool) (Volume, error) {
+// local hands out a folder that an administrator prepared, or the file system of a disk.
+func (m *Manager) local(p *podVolumes, at layout, name string, pv *corev1.PersistentVolume, readOnly bool) (Volume, error) {
+	path := pv.Spec.Local.Path
 	if slices.Contains(strings.Split(path, "/"), "..") {
 		return Volume{}, fmt.Errorf("has path %q, which must not have .. in it", path)
 	}
@@ -111,8 +112,19 @@ func local(p *podVolumes, at layout, name, path string, readOnly bool) (Volume, 
 	if err != nil {
 		return Volume{}, fmt.Errorf("has no folder on this node: %w; create it, or check the volume's nodeAffinity", err)
 	}
-	if !info.IsDir() {
-		return Volume{}, fmt.Errorf("names %s, which is a %s; a folder is needed", path, kindOf(info.Mode()))
+	switch kind := kindOf(info.Mode()); kind {
+	case "directory":
+	case "block device":
+		disk, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return Volume{}, fmt.Errorf("has no device on this node: %w", err)
+		}
+		path = at.volume("local-volume", name)
+		if err := m.mountDisk(path, disk, pv, readOnly); err != nil {
+			return Volume{}, err
+		}
+	default:
+		return Volume{}, fmt.Errorf("names %s, which is a %s; a folder or a block device is needed", path, kind)
 	}
 	v := Volume{Path: path, ReadOnly: readOnly}
 	gid := fsGroup(p.pod)

@@ -75,6 +75,8 @@ type Manager struct {
 	wake  chan struct{}
 	// deaf ends the notifications of changes.
 	deaf func()
+	// disks serializes what is done to block devices.
+	disks sync.Mutex
 }
 
 // podVolumes is what is known of one pod. mu serializes work on its files; the

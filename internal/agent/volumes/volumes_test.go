@@ -540,7 +540,7 @@ func TestClaims(t *testing.T) {
 		{name: "elsewhere", want: "nodeAffinity", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
 			v.Spec.Local.Path = disk + "/absent"
 		}},
-		{name: "a file", want: "a folder is needed", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
+		{name: "a file", want: "a folder or a block device is needed", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
 			v.Spec.Local.Path = disk + "/file"
 		}},
 		{name: "unsupported", want: "local and hostPath volumes", change: func(_ *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) {
