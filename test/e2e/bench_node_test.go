@@ -4,8 +4,8 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,7 +37,8 @@ var subjects = map[string]func(testing.TB, *cluster.Cluster) *cluster.Node{
 // Pods without probes, one and fifty at once: from their binding until all are reported Running, and
 // from their deletion until all are gone, beside what the container runtime alone needs for as many.
 // Runtime, agent and kubelet take turns, the latter two each on a node of its own. The agent's aim:
-// ratios of 1.3.
+// ratios of 1.3. CPU is that of the node and the server until both are at rest again, so what is put
+// off counts too.
 func BenchmarkPods(b *testing.B) {
 	for _, count := range []int{1, 50} {
 		b.Run(strconv.Itoa(count), func(b *testing.B) {
@@ -50,48 +51,130 @@ func BenchmarkPods(b *testing.B) {
 			for name, n := range nodes {
 				measurePods(b, c, n, "warm-"+name, 1)
 			}
-			start, stop := map[string][]time.Duration{}, map[string][]time.Duration{}
+			start, stop := map[string][]spent{}, map[string][]spent{}
 			turns := []string{"floor", "agent", "kubelet"}
 			b.ResetTimer()
 			for i := range b.N {
 				for turn := range turns { // nobody always comes first
 					name := turns[(i+turn)%len(turns)]
-					var up, down time.Duration
+					var up, down spent
 					if pods := fmt.Sprintf("%s-%d", name, i); name == "floor" {
-						up, down = measureFloor(b, nodes["agent"], pods, count)
+						up, down = measureFloor(b, c, nodes["agent"], pods, count)
 					} else {
 						up, down = measurePods(b, c, nodes[name], pods, count)
 					}
+					b.Logf("%s: %v, %v", name, up, down)
 					start[name], stop[name] = append(start[name], up), append(stop[name], down)
 				}
 			}
 			b.StopTimer()
 			b.ReportMetric(0, "ns/op")
-			for what, took := range map[string]map[string][]time.Duration{"start": start, "stop": stop} {
-				floor := median(took["floor"])
-				b.ReportMetric(float64(floor.Milliseconds()), "ms-floor-"+what)
-				for name := range nodes {
-					b.ReportMetric(float64(median(took[name]).Milliseconds()), "ms-"+name+"-"+what)
-					b.ReportMetric(float64(median(took[name]))/float64(floor), "ratio-"+name+"-"+what)
+			for what, all := range map[string]map[string][]spent{"start": start, "stop": stop} {
+				floor := medianOf(all["floor"])
+				for name := range all {
+					m := medianOf(all[name])
+					b.ReportMetric(float64(m.took.Milliseconds()), "ms-"+name+"-"+what)
+					b.ReportMetric(float64(m.cpu.Milliseconds()), "cpu-ms-"+name+"-"+what)
+					b.ReportMetric(float64(m.took)/float64(floor.took), "ratio-"+name+"-"+what)
 				}
 			}
 		})
 	}
 }
 
+// spent is what something took.
+type spent struct {
+	took time.Duration
+	// cpu until all was at rest again; of it until took, and what server and agent have of it.
+	cpu, until, server, agent time.Duration
+}
+
+func (s spent) String() string {
+	ms := func(d time.Duration) int64 { return d.Milliseconds() }
+	return fmt.Sprintf("%d ms, CPU %d ms (%d until then; server %d, agent %d)", ms(s.took), ms(s.cpu), ms(s.until), ms(s.server), ms(s.agent))
+}
+
+// medianOf are the medians of time and CPU, each for itself.
+func medianOf(all []spent) (m spent) {
+	var took, cpu []time.Duration
+	for _, s := range all {
+		took, cpu = append(took, s.took), append(cpu, s.cpu)
+	}
+	m.took, m.cpu = median(took), median(cpu)
+	return m
+}
+
+// meter reads the CPU time of a node's processes and of the server.
+type meter struct {
+	b *testing.B
+	c *cluster.Cluster
+	n *cluster.Node
+}
+
+func (m meter) read() (s spent) {
+	m.b.Helper()
+	var errs [3]error
+	s.cpu, errs[0] = m.n.CPUTime()
+	s.server, errs[1] = cluster.CPUTime(m.c.Server.PID())
+	s.agent, errs[2] = cluster.CPUTime(m.n.Agent.PID())
+	if err := errors.Join(errs[:]...); err != nil {
+		m.b.Fatal(err)
+	}
+	s.cpu += s.server
+	return s
+}
+
+// rest waits until the node and the server have next to nothing to do.
+func (m meter) rest() spent {
+	m.b.Helper()
+	const look, most = 500 * time.Millisecond, 30 * time.Millisecond
+	before := m.read()
+	for range 60 {
+		time.Sleep(look)
+		now := m.read()
+		if now.cpu-before.cpu <= most {
+			return now
+		}
+		before = now
+	}
+	m.b.Fatal("the node or the server does not come to rest")
+	return spent{}
+}
+
+// of measures f, which returns how long it took.
+func (m meter) of(f func() time.Duration) spent {
+	m.b.Helper()
+	before := m.rest()
+	took := f()
+	until, after := m.read(), m.rest()
+	return spent{took: took, cpu: after.cpu - before.cpu, until: until.cpu - before.cpu, server: after.server - before.server, agent: after.agent - before.agent}
+}
+
 // measureFloor is measurePods with the container runtime alone, 15 pods at once as the agent has it.
-func measureFloor(b *testing.B, n *cluster.Node, name string, count int) (start, stop time.Duration) {
+func measureFloor(b *testing.B, c *cluster.Cluster, n *cluster.Node, name string, count int) (start, stop spent) {
 	b.Helper()
-	start, stop, err := n.Floor(context.Background(), cluster.FloorPods{Name: name, Image: appImage, Args: []string{"sleep"}, Count: count, AtOnce: 15})
+	ctx, m := context.Background(), meter{b, c, n}
+	f, err := n.NewFloor(ctx, cluster.FloorPods{Name: name, Image: appImage, Args: []string{"sleep"}, Count: count, AtOnce: 15})
 	if err != nil {
 		b.Fatal(err)
 	}
-	return start, stop
+	defer f.Close(ctx)
+	timed := func(f func(context.Context) (time.Duration, error)) spent {
+		return m.of(func() time.Duration {
+			took, err := f(ctx)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return took
+		})
+	}
+	return timed(f.Start), timed(f.Stop)
 }
 
 // measurePods makes pods that are bound to a node, waits until all run, and deletes them.
-func measurePods(b *testing.B, c *cluster.Cluster, n *cluster.Node, name string, count int) (start, stop time.Duration) {
+func measurePods(b *testing.B, c *cluster.Cluster, n *cluster.Node, name string, count int) (start, stop spent) {
 	b.Helper()
+	m := meter{b, c, n}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	pods := c.Client().CoreV1().Pods("default")
@@ -145,13 +228,17 @@ func measurePods(b *testing.B, c *cluster.Cluster, n *cluster.Node, name string,
 		b.Fatalf("%s: not all %d pods are %s in time:\n%s", name, count, what, c.Kubectl("describe", "pods").Stdout)
 		return 0
 	}
-	began := each(func(ctx context.Context, name string) error {
-		_, err := pods.Create(ctx, benchPod(n, name), metav1.CreateOptions{})
-		return err
+	start = m.of(func() time.Duration {
+		began := each(func(ctx context.Context, name string) error {
+			_, err := pods.Create(ctx, benchPod(n, name), metav1.CreateOptions{})
+			return err
+		})
+		return await("Running", began, func(_ watch.Event, p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
 	})
-	start = await("Running", began, func(_ watch.Event, p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning })
-	began = each(func(ctx context.Context, name string) error { return pods.Delete(ctx, name, metav1.DeleteOptions{}) })
-	stop = await("gone", began, func(e watch.Event, _ *corev1.Pod) bool { return e.Type == watch.Deleted })
+	stop = m.of(func() time.Duration {
+		began := each(func(ctx context.Context, name string) error { return pods.Delete(ctx, name, metav1.DeleteOptions{}) })
+		return await("gone", began, func(e watch.Event, _ *corev1.Pod) bool { return e.Type == watch.Deleted })
+	})
 	return start, stop
 }
 
@@ -197,7 +284,7 @@ func BenchmarkIdle(b *testing.B) {
 	time.Sleep(45 * time.Second) // it is about what is idle
 	before := map[string]time.Duration{}
 	for name, pid := range pids {
-		used, err := cpuTime(pid)
+		used, err := cluster.CPUTime(pid)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -206,7 +293,7 @@ func BenchmarkIdle(b *testing.B) {
 	time.Sleep(time.Minute)
 	b.ReportMetric(0, "ns/op")
 	for name, pid := range pids {
-		used, err := cpuTime(pid)
+		used, err := cluster.CPUTime(pid)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -220,20 +307,4 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		b.ReportMetric(float64(kib)/1024, "MiB-"+name)
 	}
-}
-
-// cpuTime is what a process has used so far, in user and system mode.
-func cpuTime(pid int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	user, errUser := strconv.Atoi(fields[11])
-	system, errSystem := strconv.Atoi(fields[12])
-	if errUser != nil || errSystem != nil {
-		return 0, fmt.Errorf("process %d: stat says %s", pid, rest)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond, nil // a tick is 10 ms on every Linux that matters
 }

@@ -30,43 +30,69 @@ type FloorPods struct {
 	Count, AtOnce int
 }
 
-// Floor runs pods of one container through the node's runtime, without any of ours, and removes
-// them. It returns how long it took until all had started (sandbox, create, start), and until all
-// had been stopped and removed.
-func (n *Node) Floor(ctx context.Context, p FloorPods) (start, stop time.Duration, err error) {
+// Floor starts and stops pods of one container through a node's runtime, without any of ours.
+type Floor struct {
+	FloorPods
+	n                     *Node
+	r                     internalapi.RuntimeService
+	sandboxes, containers []string
+}
+
+// NewFloor connects to the node's runtime.
+func (n *Node) NewFloor(ctx context.Context, p FloorPods) (*Floor, error) {
 	r, err := n.Runtime(ctx)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	defer func() { _ = r.Close(ctx) }()
-	sandboxes, containers := make([]string, p.Count), make([]string, p.Count)
-	each := func(f func(ctx context.Context, i int) error) (time.Duration, error) {
-		began := time.Now()
-		group, ctx := errgroup.WithContext(ctx)
-		group.SetLimit(p.AtOnce)
-		for i := range p.Count {
-			group.Go(func() error { return f(ctx, i) })
-		}
-		err := group.Wait()
-		return time.Since(began), err
-	}
-	start, err = each(func(ctx context.Context, i int) (err error) {
-		sandboxes[i], containers[i], err = n.floorPod(ctx, r, p, fmt.Sprintf("%s-%d", p.Name, i))
-		return err
-	})
+	return &Floor{FloorPods: p, n: n, r: r, sandboxes: make([]string, p.Count), containers: make([]string, p.Count)}, nil
+}
+
+// Close ends the connection.
+func (f *Floor) Close(ctx context.Context) { _ = f.r.Close(ctx) }
+
+// Floor is what both take, one after the other.
+func (n *Node) Floor(ctx context.Context, p FloorPods) (start, stop time.Duration, err error) {
+	f, err := n.NewFloor(ctx, p)
 	if err != nil {
 		return 0, 0, err
 	}
-	stop, err = each(func(ctx context.Context, i int) error {
-		if err := r.StopContainer(ctx, containers[i], 2); err != nil {
-			return fmt.Errorf("stop: %w", err)
-		}
-		if err := r.StopPodSandbox(ctx, sandboxes[i]); err != nil {
-			return fmt.Errorf("stop: %w", err)
-		}
-		return r.RemovePodSandbox(ctx, sandboxes[i])
-	})
+	defer f.Close(ctx)
+	if start, err = f.Start(ctx); err == nil {
+		stop, err = f.Stop(ctx)
+	}
 	return start, stop, err
+}
+
+// Start returns how long it took until all had started (sandbox, create, start).
+func (f *Floor) Start(ctx context.Context) (time.Duration, error) {
+	return f.each(ctx, func(ctx context.Context, i int) (err error) {
+		f.sandboxes[i], f.containers[i], err = f.n.floorPod(ctx, f.r, f.FloorPods, fmt.Sprintf("%s-%d", f.Name, i))
+		return err
+	})
+}
+
+// Stop returns how long it took until all had been stopped and removed.
+func (f *Floor) Stop(ctx context.Context) (time.Duration, error) {
+	return f.each(ctx, func(ctx context.Context, i int) error {
+		if err := f.r.StopContainer(ctx, f.containers[i], 2); err != nil {
+			return fmt.Errorf("stop: %w", err)
+		}
+		if err := f.r.StopPodSandbox(ctx, f.sandboxes[i]); err != nil {
+			return fmt.Errorf("stop: %w", err)
+		}
+		return f.r.RemovePodSandbox(ctx, f.sandboxes[i])
+	})
+}
+
+func (f *Floor) each(ctx context.Context, do func(ctx context.Context, i int) error) (time.Duration, error) {
+	began := time.Now()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(f.AtOnce)
+	for i := range f.Count {
+		group.Go(func() error { return do(ctx, i) })
+	}
+	err := group.Wait()
+	return time.Since(began), err
 }
 
 func (n *Node) floorPod(ctx context.Context, r internalapi.RuntimeService, p FloorPods, name string) (sandboxID, containerID string, err error) {
