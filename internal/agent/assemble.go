@@ -32,6 +32,7 @@ import (
 	"github.com/everynode/everynode/internal/agent/offline"
 	"github.com/everynode/everynode/internal/agent/pods"
 	"github.com/everynode/everynode/internal/agent/pressure"
+	"github.com/everynode/everynode/internal/agent/seccomp"
 	"github.com/everynode/everynode/internal/agent/shutdown"
 	"github.com/everynode/everynode/internal/agent/stats"
 	"github.com/everynode/everynode/internal/agent/streaming"
@@ -45,7 +46,10 @@ func (o Options) cgroupRoot() string  { return "/everynode-" + o.NodeName }
 func (o Options) offlineDir() string  { return filepath.Join(o.DataDir, "agent", "offline") }
 func (o Options) pulledDir() string   { return filepath.Join(o.DataDir, "agent", "pulled") }
 func (o Options) networkFile() string { return filepath.Join(o.DataDir, "agent", "network.json") }
-func (o Options) ipamDir() string     { return filepath.Join(o.DataDir, "cni", "ipam") }
+func (o Options) sandboxProfile() string {
+	return filepath.Join(o.DataDir, "agent", "sandbox-seccomp.json")
+}
+func (o Options) ipamDir() string { return filepath.Join(o.DataDir, "cni", "ipam") }
 
 // listenAddress is where the node's own API listens.
 func (o Options) listenAddress() string {
@@ -153,7 +157,12 @@ func (p *parts) assemblePods() error {
 		return err
 	}
 	volumeOptions := volumes.Options{Root: p.o.podsDir(), Objects: p.objects, NodeName: p.o.NodeName, ClusterCA: p.identity.CA, Node: p.node.Current}
+	sandboxProfile := ""
 	if p.runtime.Name == "containerd" {
+		sandboxProfile = p.o.sandboxProfile()
+		if err := seccomp.WriteSandbox(sandboxProfile); err != nil {
+			return err
+		}
 		volumeOptions.Images = &images.Mounter{Socket: cri.SocketPath(p.o.RuntimeEndpoint)}
 	}
 	if err := volumeOptions.Validate(); err != nil {
@@ -167,7 +176,7 @@ func (p *parts) assemblePods() error {
 	facts := volumes.Facts{NodeName: p.o.NodeName, HostIPs: []string{p.ip.String()}, Allocatable: p.node.Allocatable()}
 	p.pods, err = pods.New(pods.Options{
 		Offline: p.keeper(), Provenance: p.pulled,
-		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: p.o.cgroupRoot(),
+		NodeName: p.o.NodeName, RootDir: p.o.podsDir(), CgroupRoot: p.o.cgroupRoot(), SandboxProfile: sandboxProfile,
 		Endpoint: p.o.RuntimeEndpoint, Client: p.client, Runtime: p.runtime.Runtime, Images: p.runtime.Images,
 		Volumes: p.volumes, Objects: p.objects, Services: p.services.List,
 		NodeFacts: func() volumes.Facts { return facts },

@@ -58,6 +58,9 @@ type Options struct {
 	FilesDir string
 	// SeccompDir holds the profiles that pods name as Localhost. Default: D/seccomp.
 	SeccompDir string
+	// SandboxProfile is the seccomp profile of sandboxes, a file; see package seccomp. Default: the
+	// runtime's own, which is also what the handlers of runtime classes get.
+	SandboxProfile string
 	// ClusterDomain ends the names of pods with a subdomain. Default cluster.local.
 	ClusterDomain string
 	// LogDir is where container logs go. Default /var/log/pods.

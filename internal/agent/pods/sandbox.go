@@ -157,7 +157,7 @@ func (m *Manager) sandboxConfig(pod *corev1.Pod, attempt uint32) (*runtimeapi.Po
 		Annotations:  pod.Annotations,
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent:    m.cgroups.Path(pod),
-			SecurityContext: sandboxSecurity(pod),
+			SecurityContext: sandboxSecurity(pod, m.o.SandboxProfile),
 			Sysctls:         sysctls(pod),
 		},
 	}

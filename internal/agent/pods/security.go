@@ -41,12 +41,17 @@ func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
 	return o
 }
 
-// sandboxSecurity is the security context of the pod's own process.
-func sandboxSecurity(pod *corev1.Pod) *runtimeapi.LinuxSandboxSecurityContext {
+// sandboxSecurity is the security context of the pod's own process. The seccomp profile is a file,
+// or "" for the runtime's own.
+func sandboxSecurity(pod *corev1.Pod, profile string) *runtimeapi.LinuxSandboxSecurityContext {
+	seccomp := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	if class := pod.Spec.RuntimeClassName; profile != "" && (class == nil || *class == "") {
+		seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: profile}
+	}
 	s := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod),
 		Privileged:       hasPrivileged(pod),
-		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
+		Seccomp:          seccomp,
 	}
 	sc := pod.Spec.SecurityContext
 	if sc == nil {
