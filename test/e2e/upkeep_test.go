@@ -167,6 +167,7 @@ func rotation(t *testing.T, c *cluster.Cluster, n *cluster.Node) {
 	if len(followed) != count {
 		t.Fatalf("%d of %d lines were followed", len(followed), count)
 	}
+	awaitPod(t, c, "talker", 30*time.Second, func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > 0 })
 	if r := c.Kubectl("logs", "--previous", "--since=1h", "--timestamps", "talker"); r.Code != 0 {
 		t.Errorf("the log of the container that has ended: code %d: %s", r.Code, r.Stderr)
 	}

@@ -141,7 +141,7 @@ func resolve(root, available tree) (missing []string) {
 	}
 }
 
-// busybox adds its applets, and bash as the shell.
+// busybox adds its applets; the shell that PATH finds is bash.
 func busybox(ctx context.Context, root tree, d *debs) error {
 	files, err := d.fetch(ctx, []string{"busybox-static", "bash-static"})
 	if err != nil {
@@ -166,7 +166,7 @@ func busybox(ctx context.Context, root tree, d *debs) error {
 		}
 	}
 	root.file("bin/bash", 0o755, shell)
-	root.symlink("bin/sh", "bash")
+	root.symlink("usr/local/bin/sh", "../../../bin/bash")
 	if root["usr/bin/env"] == nil { // where scripts' first lines look
 		root.symlink("usr/bin/env", "../../bin/env")
 	}

@@ -22,8 +22,8 @@
 //	-package NAME *      Debian package whose files go into the image
 //	-link GUEST=TARGET * symlink at GUEST
 //	-file HOST=GUEST[:MODE] *  copy of a file of this machine; MODE is octal, 0644 by default
-//	-busybox             busybox's applets in /bin, with bash as sh: busybox's own drops
-//	                     environment variables such as data-1
+//	-busybox             busybox's applets in /bin, /bin/sh among them; the sh that PATH finds is
+//	                     bash, as busybox's own drops environment variables such as data-1
 //	-entrypoint ARG *    one argument of the entrypoint
 //	-cmd ARG *           one argument of the default command
 //	-env NAME=VALUE *    environment variable (PATH is set anyway)
@@ -79,7 +79,7 @@ func parse(args []string) (*options, error) {
 	fs.Var(&o.entrypoint, "entrypoint", "one `argument` of the entrypoint; may be repeated")
 	fs.Var(&o.cmd, "cmd", "one `argument` of the default command; may be repeated")
 	fs.Var(&o.env, "env", "environment variable, as `NAME=VALUE`; may be repeated")
-	fs.BoolVar(&o.busybox, "busybox", false, "add busybox's applets, with bash as sh")
+	fs.BoolVar(&o.busybox, "busybox", false, "add busybox's applets; bash is the sh that PATH finds")
 	fs.StringVar(&o.user, "user", "", "`user[:group]` the program runs as")
 	fs.StringVar(&o.cache, "cache", "", "`folder` that keeps downloads for the next time")
 	fs.StringVar(&o.out, "o", "", "`file` to write")
