@@ -140,3 +140,29 @@ func TestBrokenAnswers(t *testing.T) {
 		})
 	}
 }
+
+// Sandboxes that die as soon as they are made follow each other at a pace that the machine can bear.
+func TestSandboxesThatDieAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		s := &spoilt{RuntimeService: n.runtime, sandbox: func(s *runtimeapi.PodSandbox) { s.State = runtimeapi.PodSandboxState_SANDBOX_NOTREADY }}
+		n.options.Runtime = s
+		n.restart()
+		s.on.Store(true)
+		n.create(podNamed("p", command("c", "run")))
+		after(20 * time.Second)
+		made := 0
+		for _, call := range n.runtime.Calls() {
+			if strings.HasPrefix(call, "RunPodSandbox ") {
+				made++
+			}
+		}
+		if made < 2 || made > 21 {
+			t.Errorf("%d sandboxes in 20 s", made)
+		}
+		s.on.Store(false)
+		after(5 * time.Minute)
+		if got := n.state("p"); !strings.HasPrefix(got, "Running c:running") {
+			t.Errorf("afterwards it is %s", got)
+		}
+	})
+}

@@ -56,6 +56,9 @@ func (d *decision) holdsRecords(sandboxID string) bool {
 	return false
 }
 
+// sandboxPace is the least time between a sandbox and its successor.
+const sandboxPace = time.Second
+
 // makeSandbox runs the first sandbox, or the next one after the last has died
 // (a reboot, or its process was killed). What still runs in dead ones is stopped
 // first, for it has lost its network.
@@ -72,6 +75,11 @@ func (d *decision) makeSandbox() {
 	}
 	step := Step{Kind: RunSandbox, Why: "the pod has no sandbox"}
 	if len(d.Sandboxes) > 0 {
+		// One that dies as soon as it is made must not be made as fast as the machine can.
+		if age := d.now.Sub(d.Sandboxes[0].Created); age >= 0 && age < sandboxPace {
+			d.wake(d.Sandboxes[0].Created.Add(sandboxPace))
+			return
+		}
 		step.Attempt = d.Sandboxes[0].Attempt + 1
 		step.Why = "the pod's sandbox is no longer ready"
 	}
