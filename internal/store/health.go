@@ -90,12 +90,14 @@ type guard struct {
 	done      chan struct{}
 	free      func() (uint64, error) // free bytes on the disk; replaced in tests
 	reclaimed time.Time
+	room      *holder
 }
 
 func startGuard(e *embedded, quota int64, reserve uint64) *guard {
 	ctx, cancel := context.WithCancel(context.Background())
 	g := &guard{e: e, quota: quota, reserve: reserve, cancel: cancel, done: make(chan struct{}),
-		free: func() (uint64, error) { return freeSpace(e.dir) }}
+		free: func() (uint64, error) { return freeSpace(e.dir) }, room: newHolder(e.dir)}
+	g.hold()
 	go g.run(ctx)
 	return g
 }
@@ -117,7 +119,17 @@ func (g *guard) run(ctx context.Context) {
 			if err := g.step(ctx); err != nil && ctx.Err() == nil {
 				klog.ErrorS(err, "Guarding the store's disk space")
 			}
+			g.hold()
 		}
+	}
+}
+
+func (g *guard) hold() {
+	if g.full() {
+		return // the rest is for others
+	}
+	if err := g.room.hold(); err != nil {
+		klog.ErrorS(err, "A disk that fills up at once would end the store")
 	}
 }
 

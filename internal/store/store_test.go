@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/storage"
 	etcdfeature "k8s.io/apiserver/pkg/storage/feature"
@@ -301,6 +302,20 @@ func TestDiskNearlyFull(t *testing.T) {
 }
 
 // An error that etcd would end the process for becomes one that the server can report.
+// TestNoHoles: the disk's blocks of the database are kept for it before they are needed.
+func TestNoHoles(t *testing.T) {
+	dir := t.TempDir()
+	open(t, Options{DataDir: dir})
+	file := filepath.Join(dir, "etcd", "member", "snap", "db")
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Blocks*512 < st.Size+growth {
+		t.Errorf("%s: %d of %d bytes are on the disk, want them all and %d more", file, st.Blocks*512, st.Size, growth)
+	}
+}
+
 func TestFatalIsReported(t *testing.T) {
 	b := open(t, Options{DataDir: t.TempDir()})
 	go b.embedded.etcd.Server.Logger().Fatal("failed to save raft entries")
