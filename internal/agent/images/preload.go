@@ -187,6 +187,11 @@ func readImported(dir string) (map[string]imported, error) {
 	if err != nil {
 		return nil, err
 	}
+	for archive := range known {
+		if archive != filepath.Base(archive) || !strings.HasSuffix(archive, ".tar") {
+			return nil, fmt.Errorf("%q is no archive's name", archive)
+		}
+	}
 	return known, nil
 }
 
