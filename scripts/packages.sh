@@ -21,7 +21,7 @@ need curl curl
 need ca-certificates /etc/ssl/certs/ca-certificates.crt
 if [ "${1:-}" = test ]; then
 	need systemd /lib/systemd/systemd # the services' tests run one in namespaces of their own
-	need dbus dbus-daemon     # one of them with a login manager
+	need dbus dbus-daemon # shutdown is tested with a login manager
 	need util-linux nsenter
 fi
 

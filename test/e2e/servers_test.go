@@ -70,9 +70,13 @@ func TestTwoServers(t *testing.T) {
 		t.Fatalf("apply at the second server: %s", r.Stderr)
 	}
 	for _, app := range []string{"first", "second"} {
-		if r := kubectl("rollout", "status", "ds/"+app, "--timeout=90s"); r.Code != 0 {
-			t.Fatalf("%s after the change of leader: %s%s", app, r.Stdout, r.Stderr)
-		}
+		// Not `rollout status`: it wants no pod of a node that is silent.
+		cluster.Await(t, app+" runs after the change of leader", 90*time.Second, func(context.Context) error {
+			if r := kubectl("get", "ds", app, "-o", "jsonpath={.status.numberReady}/{.status.desiredNumberScheduled}"); r.Stdout != "2/2" {
+				return fmt.Errorf("%s%s", r.Stdout, r.Stderr)
+			}
+			return nil
+		})
 	}
 	c.StartServer()
 	c.AwaitServer()
