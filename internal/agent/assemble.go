@@ -15,9 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/agent/config"
@@ -110,7 +107,7 @@ func assemble(o Options, ip net.IP, runtime *cri.Connection) (*parts, error) {
 	if p.client, err = kubernetes.NewForConfig(p.identity.Config()); err != nil {
 		return nil, fmt.Errorf("client of the API server: %w", err)
 	}
-	p.events = newEvents(p.client, o.NodeName)
+	p.events = newEvents(p.client, o.NodeName, func() <-chan struct{} { return p.pods.Calm() })
 	p.network, err = network.New(network.Options{
 		NodeIP: ip, Servers: servers, CNIConfDir: o.CNIConfDir, StateFile: o.networkFile(), IPAMDir: o.ipamDir(),
 		ClusterCIDR: o.ClusterCIDR, APIServiceIP: o.APIServiceIP, Client: p.client,
@@ -322,23 +319,6 @@ func (p *parts) serveCertified(ctx context.Context, id *identity.Identity) error
 		return err
 	}
 	return nil
-}
-
-// events sends events about pods and the node to the API server.
-type events struct {
-	broadcaster record.EventBroadcaster
-	recorder    record.EventRecorder
-}
-
-// eventMemory bounds what is remembered to recognise repeated events; client-go's default of 4096
-// entries would be a good part of an idle agent's memory.
-const eventMemory = 512
-
-func newEvents(client kubernetes.Interface, nodeName string) *events {
-	b := record.NewBroadcasterWithCorrelatorOptions(record.CorrelatorOptions{LRUCacheSize: eventMemory})
-	b.StartStructuredLogging(3)
-	b.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	return &events{broadcaster: b, recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "kubelet", Host: nodeName})}
 }
 
 // close drops what nobody may wait for any more.

@@ -100,7 +100,7 @@ func (m *Manager) createAndStart(ctx context.Context, s start) (podlife.Containe
 	if err != nil {
 		return podlife.Container{}, asFailure(errConfig, err)
 	}
-	release, err := m.slot(ctx)
+	release, err := m.starts.slot(ctx, finishes)
 	if err != nil {
 		return podlife.Container{}, asFailure("", err)
 	}

@@ -109,7 +109,7 @@ type Options struct {
 	// RuntimeHandler translates a RuntimeClass into the runtime's handler.
 	// Default: the class's name is taken for the handler.
 	RuntimeHandler func(class string) (string, error)
-	// MaxStarts bounds the sandboxes being made at once. Default 15.
+	// MaxStarts bounds the sandboxes and containers being started at once. Default 15.
 	MaxStarts int
 	// Provenance remembers which pods may use which image. Default: all may use all.
 	Provenance *images.Provenance

@@ -31,8 +31,8 @@ type Manager struct {
 	now      func() time.Time
 	// looked is when relist last went round.
 	looked atomic.Pointer[time.Time]
-	// starts holds a token for each start under way.
-	starts chan struct{}
+	starts *starts
+	crowd  *crowd
 	// owners finds the worker of a container.
 	owners owners
 	// exits are how containers ended.
@@ -59,7 +59,7 @@ func New(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		o: o, exits: exitNotes{filepath.Join(filepath.Dir(o.RootDir), "exits")}, images: puller, prober: &probes.Prober{Exec: o.Runtime.ExecSync}, memory: memoryCapacity(), apparmor: hostAppArmor(), now: time.Now,
-		starts: make(chan struct{}, o.MaxStarts), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(), server: server{away: make(chan struct{})},
+		starts: &starts{most: o.MaxStarts}, crowd: newCrowd(), workers: map[types.UID]*worker{}, finished: map[types.UID]bool{}, static: newStatics(), server: server{away: make(chan struct{})},
 	}
 	if o.CgroupRoot != "" {
 		if m.cgroups, err = cgroups.New(o.CgroupRoot, o.CgroupLimits); err != nil {
@@ -85,6 +85,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.running.Wait()
 	return nil
 }
+
+// Calm is closed while the node does not start many pods at once.
+func (m *Manager) Calm() <-chan struct{} { return m.crowd.calmed() }
 
 // objectChanged lets pods of its namespace that failed for want of a ConfigMap or
 // Secret try again at once.

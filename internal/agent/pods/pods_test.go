@@ -1,6 +1,7 @@
 package pods
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,6 +79,29 @@ func TestPodRunsAndIsReportedOnce(t *testing.T) {
 		pod := n.get("p")
 		if pod.Status.PodIP == "" || pod.Status.HostIP != "192.0.2.1" || pod.Status.StartTime == nil {
 			t.Errorf("addresses and start: %+v", pod.Status)
+		}
+	})
+}
+
+// TestCrowdIsReportedOnce: of many pods that start at once, none is reported while it waits for its
+// turn, but perhaps for the last few, which are no crowd.
+func TestCrowdIsReportedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *node) {
+		after(time.Second)
+		const count = 200
+		for i := range count {
+			n.create(podNamed(fmt.Sprintf("p-%d", i), command("c", "run")))
+		}
+		after(20 * time.Second)
+		writes, _ := n.log()
+		running := 0
+		for _, w := range writes {
+			if w == "Running c:running*" {
+				running++
+			}
+		}
+		if running != count || len(writes) > count+many {
+			t.Errorf("%d pods: %d reports of running ones, %d of others", count, running, len(writes)-running)
 		}
 	})
 }

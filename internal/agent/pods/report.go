@@ -24,6 +24,8 @@ type reporter struct {
 	// acked is the status last written, stored what the API made of it: the two may
 	// differ, and that is no reason to write again.
 	acked, stored *corev1.PodStatus
+	// at is when the API last took a status.
+	at time.Time
 	// retry is when a failed write may be repeated; wait grows with each failure.
 	retry time.Time
 	wait  time.Duration
@@ -92,7 +94,7 @@ func (w *worker) reported(ctx context.Context, sent, got *corev1.Pod, err error)
 	r.busy = false
 	switch {
 	case err == nil:
-		r.acked, r.stored, r.wait, r.retry = &sent.Status, &got.Status, 0, time.Time{}
+		r.acked, r.stored, r.at, r.wait, r.retry = &sent.Status, &got.Status, w.m.now(), 0, time.Time{}
 		w.setStored(got)
 	case apierrors.IsConflict(err) && got != nil && got.UID == sent.UID:
 		w.setStored(got) // decide on it, and write again

@@ -46,7 +46,7 @@ func (m *Manager) runSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
 		return podlife.Sandbox{}, fmt.Errorf("make the pod's log folder: %w", err)
 	}
-	release, err := m.slot(ctx)
+	release, err := m.starts.slot(ctx, begins)
 	if err != nil {
 		return podlife.Sandbox{}, err
 	}
@@ -129,16 +129,6 @@ func (m *Manager) sandboxIPs(ctx context.Context, id string) ([]string, error) {
 		ips = append(ips, more.Ip)
 	}
 	return ips, nil
-}
-
-// slot waits until one more start is allowed.
-func (m *Manager) slot(ctx context.Context) (release func(), err error) {
-	select {
-	case m.starts <- struct{}{}:
-		return func() { <-m.starts }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // sandboxConfig is the same for each call with the same pod and attempt:

@@ -51,6 +51,8 @@ type worker struct {
 	blind bool
 	// exits are containers whose end was announced, and when.
 	exits map[string]time.Time
+	// starting: counted in the crowd.
+	starting bool
 	// ending as the last plan said. startCtx ends with it.
 	ending    bool
 	startCtx  context.Context
@@ -127,6 +129,7 @@ func (w *worker) run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("pod", klog.KObj(w.facts.Pod), "uid", w.uid))
 	w.startCtx, w.stopStart = context.WithCancel(cri.Quiet(ctx))
 	defer w.stopStart()
+	defer w.leave(w.m.crowd)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -158,6 +161,7 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 		}
 	}
 	w.facts.HostIPs = w.m.o.NodeFacts().HostIPs
+	w.facts.Crowded, w.facts.Written = w.m.crowd.crowded(), w.report.at
 	w.checkNetwork()
 	now := w.m.now()
 	plan := podlife.Decide(w.facts, now)
@@ -167,6 +171,7 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 			w.begin(ctx, step, plan.Status)
 		}
 	}
+	w.join(w.m.crowd)
 	w.watchProbes(ctx, plan)
 	again := w.sendReport(ctx, plan, now)
 	mirrorAgain := w.keepMirror(ctx, now)

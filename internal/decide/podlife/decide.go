@@ -11,6 +11,10 @@ import (
 // trouble: most are Running well within it, and then need one write instead of two.
 const patience = time.Second
 
+// crowdPatience is patience while many pods start at once: that each of them still waits for its
+// turn is worth no write, which would take the time of those whose turn it is.
+const crowdPatience = 10 * time.Second
+
 // Decide returns what to do for the pod now.
 func Decide(f Facts, now time.Time) Plan {
 	d := newDecision(f, now)
@@ -170,6 +174,9 @@ func (d *decision) reportAfter() {
 	case d.plan.Ending:
 	case d.plan.Status.Phase == corev1.PodPending && !d.troubled():
 		d.plan.Report = d.Seen.Add(patience)
+		if d.Crowded {
+			d.plan.Report = latest(d.Seen, d.Written).Add(crowdPatience)
+		}
 	}
 	if !d.plan.Report.IsZero() {
 		if d.now.Before(d.plan.Report) {
@@ -178,6 +185,13 @@ func (d *decision) reportAfter() {
 			d.plan.Report = time.Time{}
 		}
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // troubled: something has failed that a user should see.

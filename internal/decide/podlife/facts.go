@@ -17,6 +17,10 @@ type Facts struct {
 	Reported *corev1.PodStatus
 	// Seen is when this agent first saw the pod.
 	Seen time.Time
+	// Written is when the API last took a status from this agent; zero: never yet.
+	Written time.Time
+	// Crowded: the node starts many pods at once.
+	Crowded bool
 	// EndingSince is when Decide first said Plan.Ending; zero before.
 	EndingSince time.Time
 	// Rejected: the node did not admit the pod.

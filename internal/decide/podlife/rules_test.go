@@ -251,6 +251,17 @@ func TestReportWaitsForBetter(t *testing.T) {
 	if plan := Decide(w.f, w.now.Add(patience)); !plan.Report.IsZero() {
 		t.Errorf("a pod that takes long is reported at %v", plan.Report)
 	}
+	w.f.Crowded = true
+	if plan := Decide(w.f, w.now.Add(patience)); !plan.Report.Equal(epoch.Add(crowdPatience)) || !plan.Wake.Equal(plan.Report) {
+		t.Errorf("a pod in a crowd is reported at %v, and looked at again at %v", plan.Report, plan.Wake)
+	}
+	w.f.Written = epoch.Add(time.Second)
+	if plan := Decide(w.f, w.now.Add(patience)); !plan.Report.Equal(w.f.Written.Add(crowdPatience)) {
+		t.Errorf("a pod in a crowd is reported again at %v", plan.Report)
+	}
+	if plan := Decide(w.f, w.f.Written.Add(crowdPatience)); !plan.Report.IsZero() {
+		t.Errorf("a pod that takes long in a crowd is reported at %v", plan.Report)
+	}
 	w.f.Failures["SetUpVolumes"] = Failure{At: w.now, Count: 1, Reason: "FailedMount"}
 	if plan := Decide(w.f, w.now); !plan.Report.IsZero() {
 		t.Errorf("a pod in trouble is reported at %v", plan.Report)
