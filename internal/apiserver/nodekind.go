@@ -25,7 +25,7 @@ type nodeKind struct {
 	ranges NodeRanges
 }
 
-// Create implements rest.Creater.
+// Create implements rest.Storage of what can be created.
 func (k nodeKind) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, o *metav1.CreateOptions) (runtime.Object, error) {
 	n, ok := obj.(*api.Node)
 	if !ok || k.ranges == nil || n.Name == "" || len(n.Spec.PodCIDRs) > 0 || dryrun.IsDryRun(o.DryRun) {

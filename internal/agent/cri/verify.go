@@ -9,8 +9,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// ErrBroken: the runtime answered, and the answer lacks what the CRI promises. As with no answer at
-// all, nothing is known then: a container that has lost its name in a list has not ended.
+// ErrBroken says that the runtime answered, and that the answer lacks what the CRI promises. As with no
+// answer at all, nothing is known then: a container that has lost its name in a list has not ended.
 var ErrBroken = errors.New("the container runtime's answer is broken")
 
 func broken(format string, args ...any) error {

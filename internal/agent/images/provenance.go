@@ -226,8 +226,8 @@ func (p *Provenance) allowLocked(image, id string, with *credential) error {
 		*u = users{All: true}
 	default:
 		g := with.grant()
-		rest := slices.DeleteFunc(slices.Clone(u.Secrets), g.sameSecret)
-		u.Secrets = append(rest[max(0, len(rest)+1-maxGrants):], g)
+		others := slices.DeleteFunc(slices.Clone(u.Secrets), g.sameSecret)
+		u.Secrets = slices.Concat(others[max(0, len(others)+1-maxGrants):], []grant{g})
 	}
 	after := &pulledImage{ID: id, Repositories: map[string]*users{}}
 	if before != nil {

@@ -209,12 +209,11 @@ func TestTheRecordGoesWithTheImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := collector.DeleteUnused(t.Context()); err == nil {
-		collector.now = func() time.Time { return time.Now().Add(time.Hour) }
-		err = collector.DeleteUnused(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
+	for _, later := range []time.Duration{0, time.Hour} { // what was seen a while ago may go
+		collector.now = func() time.Time { return time.Now().Add(later) }
+		if err := collector.DeleteUnused(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got := n.files(); len(got) != 0 {
 		t.Errorf("after the collection: files %v", got)
