@@ -37,7 +37,8 @@ func recipes(put *files, agnhostSource string) []recipe {
 		{"registry.k8s.io/e2e-test-images/busybox", with("-cmd", "sh")},
 		{"registry.k8s.io/e2e-test-images/nonroot", with("-cmd", "sh", "-user", "1234")},
 		{"registry.k8s.io/e2e-test-images/agnhost", with(
-			"-package", "curl", "-package", "netcat-openbsd", "-link", "/bin/nc=nc.openbsd",
+			// busybox's sh would take its own nc
+			"-package", "curl", "-package", "netcat-openbsd", "-link", "/bin/nc=nc.openbsd", "-link", "/bin/sh=bash",
 			"-file", agnhost+"=/agnhost:755", "-link", "/agnhost-2=agnhost", "-file", put.file("keep", "")+"=/uploads/.keep",
 			"-file", agnhostSource+"/porter/localhost.crt=/localhost.crt", "-file", agnhostSource+"/porter/localhost.key=/localhost.key",
 			"-entrypoint", "/agnhost", "-cmd", "pause")},
