@@ -428,3 +428,27 @@ func TestManyEventsAreToldTogether(t *testing.T) {
 		}
 	})
 }
+
+// A revision that repeats the current one is its maker's until the template changes.
+func TestDuplicateRevisionIsLeftAlone(t *testing.T) {
+	inBubble(t, threeNodes(testDaemonSet()), func(c *cluster) {
+		c.rest()
+		double := c.revisions()[0]
+		double.Name, double.ResourceVersion, double.UID = double.Name+"-again", "", ""
+		double.Revision++
+		if _, err := c.client.AppsV1().ControllerRevisions("ops").Create(context.Background(), &double, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.rest()
+		if n := len(c.revisions()); n != 2 {
+			t.Errorf("%d revisions after one was doubled, want 2", n)
+		}
+		c.setImage("agent:2")
+		c.rest()
+		c.setImage("agent:1")
+		c.rest()
+		if n := len(c.revisions()); n != 2 {
+			t.Errorf("%d revisions after the template went and came back, want 2: the doubled one once", n)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 
@@ -8,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	machine "github.com/everynode/everynode/internal/decide/daemonset"
 )
 
 // revisionIndex holds the ControllerRevisions of all DaemonSets by owner, and those without one by namespace. It
@@ -105,9 +108,11 @@ func (c *Controller) removeRevision(r *controllerRevision) {
 	c.revisionChanged(r)
 }
 
+// revisionChanged has the history looked at if the template's revision may be another now. One that somebody makes
+// beside it is left alone until the template changes, as upstream leaves it: it is somebody's, who may be at work.
 func (c *Controller) revisionChanged(r *controllerRevision) {
 	o := ownerOf(r)
-	if d := c.sets[o.uid]; d != nil {
+	if d := c.sets[o.uid]; d != nil && !c.knowsRevision(d) {
 		c.syncHistory(d)
 	}
 	if o == (owner{}) {
@@ -115,4 +120,12 @@ func (c *Controller) revisionChanged(r *controllerRevision) {
 			c.syncHistory(d)
 		}
 	}
+}
+
+// knowsRevision says whether the revision that the machine goes by is of the template as it is, and stored.
+func (c *Controller) knowsRevision(d *daemon) bool {
+	return !d.history.running && d.generation == d.ds.Generation &&
+		slices.ContainsFunc(c.revisions.owned(d.ds.UID), func(r *controllerRevision) bool {
+			return machine.HashOf(r) == d.revision && bytes.Equal(r.Data.Raw, d.history.data)
+		})
 }
