@@ -5,13 +5,8 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -281,7 +276,7 @@ func TestBootWithoutServerAndIdentity(t *testing.T) {
 
 	c.Server.Kill()
 	n.Agent.Kill()
-	expire(t, n.Path("/var/lib/everynode/agent/pki/client.pem"))
+	certify(t, c, n, time.Now().Add(-47*time.Hour))
 	n.Reboot(c.JoinToken())
 	stranger := c.AddMachine()
 	stranger.StartContainerd()
@@ -316,29 +311,6 @@ func TestBootWithoutServerAndIdentity(t *testing.T) {
 				t.Errorf("%s: the container of %s was %s and is %s (%v)", n.Name, uid, containers[uid], id, err)
 			}
 		}
-	}
-}
-
-// expire replaces a node's certificate by one of the same key and name that has run out.
-func expire(t *testing.T, path string) {
-	t.Helper()
-	pair, err := tls.LoadX509KeyPair(path, path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	old := time.Now().Add(-48 * time.Hour)
-	of := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pair.Leaf.Subject, NotBefore: old, NotAfter: old.Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, of, of, pair.Leaf.PublicKey, pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
 	}
 }
 
