@@ -160,6 +160,7 @@ func construct(ctx context.Context, o Options, b record.EventBroadcaster) ([]par
 		Config: o.Config, Informers: o.Informers,
 		CAFile: o.CAFile, CAKeyFile: o.CAKeyFile, SAKeyFile: o.SAKeyFile,
 		ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR, NodeCIDRMaskSize: o.NodeCIDRMaskSize, Ranges: o.Ranges,
+		Recorder: b.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "node-ipam"}),
 	})
 	if err != nil {
 		return nil, err

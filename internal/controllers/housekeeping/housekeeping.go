@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"github.com/everynode/everynode/internal/controllers/housekeeping/ranges"
@@ -37,6 +38,8 @@ type Options struct {
 	NodeCIDRMaskSize int
 	// Ranges gives the nodes' ranges away; the API server that creates nodes asks it too. Nil: none does.
 	Ranges *ranges.Ledger
+	// Recorder tells on a node that no range is left for it.
+	Recorder record.EventRecorder
 	// ServiceCIDR is left out of the nodes' ranges where it overlaps ClusterCIDR.
 	ServiceCIDR *net.IPNet
 
@@ -57,6 +60,9 @@ func (o *Options) Validate() error {
 		if file == "" {
 			errs = append(errs, fmt.Errorf("%s is missing", name))
 		}
+	}
+	if o.Recorder == nil {
+		errs = append(errs, errors.New("Recorder is missing"))
 	}
 	if o.ClusterCIDR == nil {
 		errs = append(errs, errors.New("ClusterCIDR is missing: nodes get their pod addresses from it"))

@@ -10,10 +10,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	certificatesinformers "k8s.io/client-go/informers/certificates/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/scale"
-	"k8s.io/client-go/tools/record"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
 	"k8s.io/klog/v2"
@@ -247,7 +244,7 @@ func buildReplicaSets(ctx context.Context, e *environment) (func(context.Context
 	return func(ctx context.Context) { c.Run(ctx, workers) }, nil
 }
 
-func buildNodeIPAM(ctx context.Context, e *environment) (func(context.Context), error) {
+func buildNodeIPAM(_ context.Context, e *environment) (func(context.Context), error) {
 	client, err := e.clients.kubernetes("node-ipam")
 	if err != nil {
 		return nil, err
@@ -256,20 +253,14 @@ func buildNodeIPAM(ctx context.Context, e *environment) (func(context.Context), 
 	if ledger == nil {
 		ledger = &ranges.Ledger{}
 	}
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	c, err := ranges.New(ranges.Options{
-		Nodes: e.Informers.Core().V1().Nodes(), Ledger: ledger, Client: client,
-		Recorder:    broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "node-ipam"}),
+		Nodes: e.Informers.Core().V1().Nodes(), Ledger: ledger, Client: client, Recorder: e.Recorder,
 		ClusterCIDR: e.ClusterCIDR, MaskSize: e.NodeCIDRMaskSize, ServiceCIDR: e.ServiceCIDR,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) {
-		defer broadcaster.Shutdown()
-		broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
-		c.Run(ctx)
-	}, nil
+	return c.Run, nil
 }
 
 func buildPodGC(ctx context.Context, e *environment) (func(context.Context), error) {
